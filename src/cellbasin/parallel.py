@@ -1,0 +1,61 @@
+"""One thread pool for the whole package, over objects or blocks of arrays."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+_inside = threading.local()
+
+
+def thread_count() -> int:
+    """Number of threads that array kernels use: `CELLBASIN_THREADS`, else the processors this process may run on."""
+    wanted = os.environ.get("CELLBASIN_THREADS", "")
+    if wanted.isdigit() and int(wanted) > 0:
+        return int(wanted)
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def parallel_map(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """Apply a function to every item on the package's threads and return the results in the order of the items.
+
+    Useful only for functions that release the interpreter lock (numba `nogil` kernels, numpy on large arrays).
+    Called from inside one of its own threads it runs serially, so nested calls cannot deadlock.
+
+    >>> parallel_map(lambda x: x * x, [1, 2, 3])
+    [1, 4, 9]
+    """
+    work = list(items)
+    if len(work) < 2 or thread_count() == 1 or getattr(_inside, "worker", False):
+        return [function(item) for item in work]
+    return list(_shared_pool().map(function, work))
+
+
+def _shared_pool() -> ThreadPoolExecutor:
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(thread_count(), "cellbasin", initializer=_mark_worker)
+        return _pool
+
+
+def _mark_worker() -> None:
+    _inside.worker = True
+
+
+def _forget_pool() -> None:
+    """A forked child has none of its parent's threads."""
+    global _pool, _lock
+    _pool, _lock = None, threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_pool)
