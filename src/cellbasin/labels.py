@@ -1,0 +1,466 @@
+"""Label images: renumber, split, clean up and measure them, in 2D and 3D with the same code.
+
+A label image is an integer array (Y, X) or (Z, Y, X) in which 0 is background and every other value is one object.
+Objects are connected through corners too (8 neighbours in 2D, 26 in 3D), background only through faces (4 or 6),
+so that a closed chain of object pixels always separates inside from outside.
+
+Every function takes `ignore`, the value of pixels that nobody annotated (65535 in the project's data): such pixels are
+neither object nor background, keep their value and are not counted. Nothing here changes its input, every label image
+that is returned is a new int32 array, and time and memory grow with the number of pixels, not with that of labels.
+Functions that return one entry per object number them 1..N, N being the largest label: entry `i` is label `i + 1`, and
+a label that does not occur has area 0. Call `relabel` first if the values are large and have gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Labels = NDArray[np.int32]
+
+_NONE = -1  # stands for "no value is ignored" inside kernels: labels are never negative
+
+
+def relabel(labels: NDArray, ignore: int | None = None) -> Labels:
+    """Number the objects 1..N without gaps, in the order of their present values.
+
+    Args:
+        labels: (Y, X) or (Z, Y, X), any integer dtype, values as large as it holds.
+        ignore: value of pixels that keep it.
+
+    Returns:
+        int32, same shape.
+
+    Raises:
+        ValueError: negative values, or more objects than fit below `ignore`.
+        TypeError: not an array of integers.
+
+    >>> relabel(np.array([[0, 900], [7, 7]]))
+    array([[0, 2],
+           [1, 1]], dtype=int32)
+    """
+    _check(labels)
+    if labels.size == 0:
+        return np.zeros(labels.shape, np.int32)
+    if int(labels.max()) > 4 * labels.size + 65536:  # a table of all values would be larger than the image
+        values, positions = np.unique(labels, return_inverse=True)
+        lut = _numbering(values > 0, np.isin(values, [] if ignore is None else [ignore]), ignore)
+        return lut[positions.reshape(labels.shape)]
+    volume, _ = _volume(labels, None)
+    present = areas(labels) > 0
+    present = np.concatenate([[False], present])
+    lut = _numbering(present, np.arange(len(present)) == (_NONE if ignore is None else ignore), ignore)
+    return _mapped(volume, lut, None).reshape(labels.shape)
+
+
+def split_pieces(labels: NDArray, ignore: int | None = None) -> Labels:
+    """Give every connected piece of every object a label of its own, 1..N without gaps.
+
+    Pieces are numbered in the order of the labels that they come from, and within one label in the order of their
+    first pixels, so labels without gaps and of one piece each stay as they are.
+
+    >>> split_pieces(np.array([[2, 0, 2], [0, 0, 0], [1, 1, 0]]))
+    array([[2, 0, 3],
+           [0, 0, 0],
+           [1, 1, 0]], dtype=int32)
+    """
+    volume, _ = _volume(labels, ignore)
+    pieces, count = _pieces(volume, ignore)
+    owner, _ = _piece_table(volume, pieces, count)
+    lut = np.zeros(count + 1, np.int32)
+    lut[1 + np.argsort(owner[1:], kind="stable")] = np.arange(1, count + 1)
+    if ignore is not None:
+        _check_room(count, ignore)
+        return _mapped_keeping(volume, pieces, lut, ignore).reshape(labels.shape)
+    return _mapped(pieces, lut, None).reshape(labels.shape)
+
+
+def keep_largest_piece(labels: NDArray, ignore: int | None = None) -> Labels:
+    """Set all but the largest connected piece of every object to background; label values stay.
+
+    Of pieces of equal size the one whose first pixel comes first stays.
+
+    >>> keep_largest_piece(np.array([[3, 0, 3], [0, 0, 3]]))
+    array([[0, 0, 3],
+           [0, 0, 3]], dtype=int32)
+    """
+    volume, largest = _volume(labels, ignore)
+    pieces, count = _pieces(volume, ignore)
+    owner, size = _piece_table(volume, pieces, count)
+    lut = _largest_only(owner, size, largest)
+    if ignore is not None:
+        return _mapped_keeping(volume, pieces, lut, ignore).reshape(labels.shape)
+    return _mapped(pieces, lut, None).reshape(labels.shape)
+
+
+def fill_small_holes(labels: NDArray, max_size: int, ignore: int | None = None) -> Labels:
+    """Fill background that lies fully inside one object and has fewer than `max_size` pixels.
+
+    Background that touches a second object (a nested one, say), an ignored pixel or the border of the image is kept,
+    and so are nested objects themselves. Touching is meant through faces: a chain of corners closes a hole.
+
+    >>> ring = np.ones((3, 3), int); ring[1, 1] = 0
+    >>> fill_small_holes(ring, max_size=2)[1, 1]
+    np.int32(1)
+    >>> fill_small_holes(ring, max_size=1)[1, 1]
+    np.int32(0)
+    """
+    volume, _ = _volume(labels, ignore)
+    pieces, count = _pieces(volume, ignore, background=1)
+    owner, size = _hole_table(volume, pieces, count, labels.ndim)
+    lut = np.where((owner > 0) & (size < max_size) & (owner != _value(ignore)), owner, 0).astype(np.int32)
+    return _filled(volume, pieces, lut).reshape(labels.shape)
+
+
+def remove_small(labels: NDArray, min_size: int, ignore: int | None = None) -> Labels:
+    """Set objects of fewer than `min_size` pixels to background; the other label values stay.
+
+    >>> remove_small(np.array([[1, 0, 2, 2]]), 2)
+    array([[0, 0, 2, 2]], dtype=int32)
+    """
+    return _keep(labels, areas(labels, ignore) >= min_size, ignore)
+
+
+def remove_border(labels: NDArray, axes: Sequence[int] = (-2, -1), ignore: int | None = None) -> Labels:
+    """Set objects that touch the border of the image to background; the other label values stay.
+
+    Args:
+        labels: (Y, X) or (Z, Y, X), integers.
+        axes: axes whose two ends count as border. The default is y and x; `(0, 1, 2)` means all faces of a volume.
+        ignore: value of pixels that keep it.
+
+    >>> remove_border(np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]]))
+    array([[0, 0, 0],
+           [0, 0, 0],
+           [0, 0, 0]], dtype=int32)
+    """
+    return _keep(labels, ~touches_border(labels, axes, ignore), ignore)
+
+
+def touches_border(
+    labels: NDArray, axes: Sequence[int] = (-2, -1), ignore: int | None = None
+) -> NDArray[np.bool_]:
+    """Which objects touch the border of the image, bool (N,); `axes` as in `remove_border`.
+
+    >>> touches_border(np.array([[0, 0, 0], [1, 2, 0], [0, 0, 0]]))
+    array([ True, False])
+    """
+    volume, largest = _volume(labels, ignore)
+    found = np.zeros(largest + 1, bool)
+    if volume.size:
+        shaped = volume.reshape(labels.shape)
+        for axis in axes:
+            for end in (0, -1):
+                face = np.take(shaped, end, axis=axis)
+                found[face[face != _value(ignore)]] = True
+    return found[1:]
+
+
+def areas(labels: NDArray, ignore: int | None = None) -> NDArray[np.int64]:
+    """Pixels of every object (voxels in 3D), int64 (N,).
+
+    >>> areas(np.array([[0, 1, 1, 3]]))
+    array([2, 0, 1])
+    """
+    volume, largest = _volume(labels, ignore)
+    return _count(volume.reshape(-1), largest, _value(ignore))[1:]
+
+
+def diameters(labels: NDArray, ignore: int | None = None) -> NDArray[np.float64]:
+    """Diameter in pixels of the disk (sphere in 3D) as large as every object, float64 (N,): 2·√(area/π) in 2D.
+
+    >>> diameters(np.ones((10, 10), int)).round(2)
+    array([11.28])
+    """
+    area = areas(labels, ignore)
+    return 2 * np.sqrt(area / np.pi) if labels.ndim == 2 else np.cbrt(6 * area / np.pi)
+
+
+def median_diameter(labels: NDArray, ignore: int | None = None) -> float:
+    """Median of the objects' diameters in pixels, as in the paper (Methods, "Size model"); nan without objects.
+
+    >>> median_diameter(np.zeros((4, 4), int))
+    nan
+    """
+    found = diameters(labels, ignore)
+    found = found[found > 0]
+    return float(np.median(found)) if found.size else float("nan")
+
+
+def boxes(labels: NDArray, ignore: int | None = None) -> NDArray[np.int64]:
+    """Bounding box of every object, int64 (N, D, 2): first and one past last pixel along every axis.
+
+    A label that does not occur has the empty box of zeros.
+
+    >>> boxes(np.array([[0, 0, 0], [0, 1, 1]])).tolist()
+    [[[1, 2], [1, 3]]]
+    """
+    volume, largest = _volume(labels, ignore)
+    found = _boxes(volume, largest, _value(ignore))
+    found[found[:, 0, 1] == 0] = 0
+    return np.ascontiguousarray(found[1:, 3 - labels.ndim :])
+
+
+def boundaries(labels: NDArray, ignore: int | None = None) -> NDArray[np.bool_]:
+    """Object pixels with a face neighbour of another value, bool, same shape; the image's border does not count.
+
+    >>> boundaries(np.array([[1, 1, 0], [1, 1, 2]])).astype(int)
+    array([[0, 1, 0],
+           [0, 1, 1]])
+    """
+    volume, _ = _volume(labels, ignore)
+    return _boundaries(volume, _value(ignore)).reshape(labels.shape)
+
+
+# ---------------------------------------------------------------------------------------------- arguments and tables
+
+
+def _check(labels: NDArray) -> None:
+    if not isinstance(labels, np.ndarray) or labels.dtype.kind not in "iu":
+        found = f"an array of {labels.dtype}" if isinstance(labels, np.ndarray) else type(labels).__name__
+        raise TypeError(
+            f"labels must be a numpy array of integers, found {found}; "
+            "turn a mask of one kind of object into labels with split_pieces(mask.astype(np.uint8))"
+        )
+    if labels.ndim not in (2, 3):
+        raise ValueError(f"labels must have the axes (y, x) or (z, y, x), found the shape {labels.shape}")
+    if labels.size and labels.dtype.kind == "i" and labels.min() < 0:
+        raise ValueError(
+            f"labels must not be negative, found {labels.min()}; set such pixels to 0 (background)"
+        )
+
+
+def _volume(labels: NDArray, ignore: int | None) -> tuple[Labels, int]:
+    """The labels as (Z, Y, X) int32 (a view where possible) and the largest label that is not ignored."""
+    _check(labels)
+    if labels.size and labels.dtype.itemsize >= 4 and labels.max() > np.iinfo(np.int32).max:
+        raise ValueError(f"label {labels.max()} does not fit into int32; call relabel(labels) first")
+    volume = np.ascontiguousarray(labels, np.int32).reshape((1,) * (3 - labels.ndim) + labels.shape)
+    return volume, int(_largest(volume.reshape(-1), _value(ignore)))
+
+
+def _value(ignore: int | None) -> int:
+    return _NONE if ignore is None else ignore
+
+
+def _check_room(count: int, ignore: int) -> None:
+    if count >= ignore:
+        raise ValueError(
+            f"{count} objects do not fit below the ignored value {ignore}; ignore a larger value"
+        )
+
+
+def _numbering(objects: NDArray[np.bool_], ignored: NDArray[np.bool_], ignore: int | None) -> Labels:
+    """Table from rank of value to new label."""
+    wanted = objects & ~ignored
+    lut = np.where(wanted, np.cumsum(wanted), 0).astype(np.int32)
+    if ignore is not None and ignore != 0:
+        _check_room(int(wanted.sum()), ignore)
+        lut[ignored] = ignore
+    return lut
+
+
+def _keep(labels: NDArray, wanted: NDArray[np.bool_], ignore: int | None) -> Labels:
+    volume, largest = _volume(labels, ignore)
+    lut = np.zeros(largest + 1, np.int32)
+    lut[1:][wanted] = 1 + np.flatnonzero(wanted)
+    return _mapped(volume, lut, ignore).reshape(labels.shape)
+
+
+def _mapped(volume: NDArray, lut: Labels, ignore: int | None) -> Labels:
+    return _lookup(volume.reshape(-1), lut, _value(ignore)).reshape(volume.shape)
+
+
+def _mapped_keeping(volume: Labels, pieces: NDArray, lut: Labels, ignore: int) -> Labels:
+    found = _mapped(pieces, lut, None)
+    found[volume == ignore] = ignore
+    return found
+
+
+def _pieces(volume: Labels, ignore: int | None, background: int = 0) -> tuple[NDArray, int]:
+    """Number the connected pieces 1..N in the order of their first pixels, of objects or of background."""
+    earlier = [step for step in product((-1, 0, 1), repeat=3) if step < (0, 0, 0)]
+    if background:
+        earlier = [step for step in earlier if sum(map(abs, step)) == 1]
+    steps = np.array([step for step in earlier if step[0] == 0 or volume.shape[0] > 1], np.int64)
+    out = np.empty(volume.shape, np.int32 if volume.size < 2**31 else np.int64)
+    return out, int(_find_pieces(volume, steps[::-1].copy(), _value(ignore), background, out.reshape(-1)))
+
+
+# ------------------------------------------------------------------------------------------------------------ kernels
+
+
+@njit(nogil=True, cache=True)
+def _largest(flat: Labels, ignore: int) -> int:
+    largest = 0
+    for value in flat:
+        if value > largest and value != ignore:
+            largest = value
+    return largest
+
+
+@njit(nogil=True, cache=True)
+def _count(flat: Labels, largest: int, ignore: int) -> NDArray[np.int64]:
+    count = np.zeros(largest + 1, np.int64)
+    for value in flat:
+        if value != ignore:
+            count[value] += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _lookup(flat: NDArray, lut: Labels, ignore: int) -> Labels:
+    out = np.empty(flat.size, np.int32)
+    for i in range(flat.size):
+        value = flat[i]
+        out[i] = value if value == ignore else lut[value]
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _root(parent: NDArray, i: int) -> int:
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(nogil=True, cache=True)
+def _find_pieces(volume: Labels, steps: NDArray[np.int64], ignore: int, background: int, out: NDArray) -> int:
+    """Union-find over pixels: `out` holds the index of an earlier pixel of the same piece, then the piece's number."""
+    nz, ny, nx = volume.shape
+    i = -1
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                i += 1
+                value = volume[z, y, x]
+                if value == ignore or (value == 0) != (background == 1):
+                    out[i] = -1
+                    continue
+                out[i] = i
+                root = i
+                for k in range(steps.shape[0]):
+                    a, b, c = z + steps[k, 0], y + steps[k, 1], x + steps[k, 2]
+                    if a < 0 or b < 0 or c < 0 or b >= ny or c >= nx or volume[a, b, c] != value:
+                        continue
+                    other = _root(out, (a * ny + b) * nx + c)
+                    out[max(root, other)] = min(root, other)
+                    root = min(root, other)
+    count = 0
+    for i in range(out.size):  # the parent of a pixel comes before it, so it has its number already
+        if out[i] < 0:
+            out[i] = 0
+        elif out[i] == i:
+            count += 1
+            out[i] = count
+        else:
+            out[i] = out[out[i]]
+    return count
+
+
+@njit(nogil=True, cache=True)
+def _piece_table(volume: Labels, pieces: NDArray, count: int) -> tuple[Labels, NDArray[np.int64]]:
+    """Label and pixels of every piece, (count + 1,) each."""
+    owner = np.zeros(count + 1, np.int32)
+    size = np.zeros(count + 1, np.int64)
+    labels, numbers = volume.reshape(-1), pieces.reshape(-1)
+    for i in range(labels.size):
+        if numbers[i] > 0:
+            owner[numbers[i]] = labels[i]
+            size[numbers[i]] += 1
+    return owner, size
+
+
+@njit(nogil=True, cache=True)
+def _largest_only(owner: Labels, size: NDArray[np.int64], largest: int) -> Labels:
+    best = np.zeros(largest + 1, np.int64)
+    for piece in range(1, owner.size):
+        if size[piece] > size[best[owner[piece]]]:
+            best[owner[piece]] = piece
+    lut = np.zeros(owner.size, np.int32)
+    for label in range(1, largest + 1):
+        if best[label] > 0:
+            lut[best[label]] = label
+    return lut
+
+
+@njit(nogil=True, cache=True)
+def _hole_table(volume: Labels, pieces: NDArray, count: int, ndim: int) -> tuple[Labels, NDArray[np.int64]]:
+    """The one label around every piece of background (-1: several labels, or the image's border) and its pixels."""
+    nz, ny, nx = volume.shape
+    owner = np.zeros(count + 1, np.int32)
+    size = np.zeros(count + 1, np.int64)
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                piece = pieces[z, y, x]
+                if piece == 0:
+                    continue
+                size[piece] += 1
+                if y == 0 or x == 0 or y == ny - 1 or x == nx - 1 or (ndim == 3 and (z == 0 or z == nz - 1)):
+                    owner[piece] = -1
+                if owner[piece] < 0:
+                    continue
+                for axis in range(3 - ndim, 3):
+                    for step in (-1, 1):
+                        a, b, c = z + step * (axis == 0), y + step * (axis == 1), x + step * (axis == 2)
+                        value = volume[a, b, c]
+                        if value != 0 and owner[piece] == 0:
+                            owner[piece] = value
+                        elif value != 0 and owner[piece] != value:
+                            owner[piece] = -1
+    return owner, size
+
+
+@njit(nogil=True, cache=True)
+def _filled(volume: Labels, pieces: NDArray, lut: Labels) -> Labels:
+    out = volume.copy()
+    flat, numbers = out.reshape(-1), pieces.reshape(-1)
+    for i in range(flat.size):
+        if numbers[i] > 0:
+            flat[i] = lut[numbers[i]]
+    return out
+
+
+@njit(nogil=True, cache=True)
+def _boxes(volume: Labels, largest: int, ignore: int) -> NDArray[np.int64]:
+    nz, ny, nx = volume.shape
+    found = np.zeros((largest + 1, 3, 2), np.int64)
+    found[:, :, 0] = max(nz, ny, nx)
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                value = volume[z, y, x]
+                if value == 0 or value == ignore:
+                    continue
+                box = found[value]
+                box[0, 0], box[0, 1] = min(box[0, 0], z), max(box[0, 1], z + 1)
+                box[1, 0], box[1, 1] = min(box[1, 0], y), max(box[1, 1], y + 1)
+                box[2, 0], box[2, 1] = min(box[2, 0], x), max(box[2, 1], x + 1)
+    return found
+
+
+@njit(nogil=True, cache=True)
+def _boundaries(volume: Labels, ignore: int) -> NDArray[np.bool_]:
+    nz, ny, nx = volume.shape
+    found = np.zeros(volume.shape, np.bool_)
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                v = volume[z, y, x]
+                if v == 0 or v == ignore:
+                    continue
+                found[z, y, x] = (
+                    (z > 0 and volume[z - 1, y, x] != v)
+                    or (z < nz - 1 and volume[z + 1, y, x] != v)
+                    or (y > 0 and volume[z, y - 1, x] != v)
+                    or (y < ny - 1 and volume[z, y + 1, x] != v)
+                    or (x > 0 and volume[z, y, x - 1] != v)
+                    or (x < nx - 1 and volume[z, y, x + 1] != v)
+                )
+    return found
