@@ -1,0 +1,117 @@
+"""Flows of labelled objects: from every pixel a unit vector along the way to its object's centre.
+
+Heat that is fed in at an object's centre and leaks out at its border makes a landscape whose uphill direction leads every
+pixel, around corners if need be, to the centre (paper, Methods, "Auxiliary representation"; the network learns to predict it).
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from cellbasin.heat import object_flows
+from cellbasin.parallel import parallel_map, thread_count
+
+_TABLE_LIMIT = 1 << 22  # label values up to here index a table directly; larger or negative ones are renumbered first
+
+
+def labels_to_flows(labels: NDArray[np.integer], *, ignore: int | None = None) -> NDArray[np.float32]:
+    """Return the flows of labelled objects (paper, Methods, "Vector gradient representation of masks").
+
+    Every connected piece of a label is an object of its own and is computed alone: its flow depends neither on
+    its neighbours nor on its position. The centre is the object's pixel nearest to its median position; pixels of
+    the median's grid cell that are equally near share the source. Where the heat is too faint or its gradient
+    would lead out of the object or into a trap (processes one pixel wide), the flow leads to the best neighbour,
+    so that the way from every pixel ends at the centre.
+
+    Args:
+        labels: integers of shape ([Z,] Y, X); 0 and negative values are background.
+        ignore: a label value that has no flow either, such as 65535 for "not annotated".
+
+    Returns:
+        float32 of shape (D, *labels.shape), components in the order (z) y x, unit vectors inside objects (zero at
+        a centre that is a fixed point), zero outside.
+
+    Raises:
+        TypeError: labels are not integers.
+        ValueError: labels are neither 2D nor 3D.
+
+    >>> labels_to_flows(np.array([[0, 5, 5, 5, 0]]))[1]
+    array([[ 0.,  1.,  0., -1.,  0.]], dtype=float32)
+    """
+    compact, values = _compact(labels)
+    flow = np.zeros((labels.ndim, *labels.shape), np.float32)
+    if labels.size == 0:
+        return flow
+    shape3 = (1,) * (3 - labels.ndim) + labels.shape
+    volume = compact.reshape(shape3)
+    boxes, counts = _bounding_boxes(volume, len(values) - 1)
+    wanted = counts > 0
+    wanted[0] = False
+    if ignore is not None:
+        wanted &= values != ignore
+    out = flow.reshape((labels.ndim, *shape3))
+
+    def run(group: NDArray[np.int64]) -> None:
+        object_flows(volume, group, boxes[group], counts[group], out)
+
+    parallel_map(run, _groups(boxes, np.flatnonzero(wanted)))
+    return flow
+
+
+def _compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Check labels and return them, contiguous and renumbered if their values are large, with the value of every number."""
+    if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
+        found = getattr(labels, "dtype", type(labels).__name__)
+        raise TypeError(f"labels must be an array of integers, found {found}; convert them, e.g. labels.astype('int32')")
+    if labels.ndim not in (2, 3):
+        raise ValueError(f"labels must be 2D (Y, X) or 3D (Z, Y, X), found shape {labels.shape}")
+    largest = int(labels.max(initial=0))
+    if largest <= _TABLE_LIMIT:
+        return np.ascontiguousarray(labels, np.int32), np.arange(largest + 1, dtype=np.int64)
+    values, numbers = np.unique(np.maximum(labels, 0), return_inverse=True)
+    first = 0 if values[0] == 0 else 1
+    values = values if first == 0 else np.concatenate(([0], values))
+    return (numbers.reshape(labels.shape) + first).astype(np.int32), values.astype(np.int64)
+
+
+def _groups(boxes: NDArray[np.int64], wanted: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Cut objects into groups of about equal work, the largest objects first."""
+    extents = boxes[wanted, 3:] - boxes[wanted, :3] + 1
+    work = extents.prod(1) * (extents.sum(1) + 20)
+    order = np.argsort(-work, kind="stable")
+    total = np.cumsum(work[order])
+    if not total.size:
+        return []
+    parts = (total - 1) * (16 * thread_count()) // total[-1]
+    return np.split(wanted[order], np.flatnonzero(np.diff(parts)) + 1)
+
+
+@numba.njit(nogil=True, cache=True)
+def _bounding_boxes(volume, largest):  # type: ignore[no-untyped-def]
+    """Return the inclusive box (z0, y0, x0, z1, y1, x1) and the pixel count of every label."""
+    boxes = np.empty((largest + 1, 6), np.int64)
+    boxes[:, :3] = np.iinfo(np.int64).max
+    boxes[:, 3:] = -1
+    counts = np.zeros(largest + 1, np.int64)
+    depth, height, width = volume.shape
+    for z in range(depth):
+        for y in range(height):
+            x = 0
+            while x < width:
+                label = volume[z, y, x]
+                start = x
+                x += 1
+                while x < width and volume[z, y, x] == label:
+                    x += 1
+                if label > 0:
+                    box = boxes[label]
+                    counts[label] += x - start
+                    box[0] = min(box[0], z)
+                    box[1] = min(box[1], y)
+                    box[2] = min(box[2], start)
+                    box[3] = max(box[3], z)
+                    box[4] = max(box[4], y)
+                    box[5] = max(box[5], x - 1)
+    return boxes, counts
