@@ -1,4 +1,4 @@
-"""An image in memory: an array, the meaning of its axes and the size of its voxels. Knows nothing of files."""
+"""An image in memory: an array, the meaning of its axes, the size of its voxels. Knows nothing of files."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ class Image:
     Attributes
     ----------
     array : any integer or float dtype, not modified.
-    axes : one letter per axis of the array, in any order: Y and X always; Z planes, C channels or S colour samples (RGB,
+    axes : one letter per axis of the array, in any order: Y and X always; Z planes, C channels or S colour
+        samples (RGB,
         RGBA, or gray with alpha: the alpha sample is not looked at), T time points.
     voxel_size : µm along the spatial axes, (y, x) or (z, y, x), or None when unknown.
     name : for messages and results, typically the file's stem.
 
     Raises
     ------
-    ValueError when axes do not fit the array, the array has an axis of length zero or the voxel size is not positive.
+    ValueError when axes do not fit the array, the array has an axis of length zero or the voxel size is not
+    positive.
     TypeError when the dtype is boolean, complex or not a number.
 
     >>> Image(np.zeros((5, 64, 80, 2)), "ZYXC").channels_first.shape
@@ -81,16 +83,20 @@ class Image:
 def as_image(image: np.ndarray | Image, axes: str | None = None) -> Image:
     """Take an `Image` as it is, or give an array its axes.
 
-    Without `axes` these shapes are understood, everything else is refused with a message that lists the readings:
+    Without `axes` these shapes are understood, everything else is refused with a message that lists the
+    readings:
 
     - two axes: YX;
-    - three axes, the last of length 3, or of length 4 and uint8, and the others longer than 4: YXS, an RGB(A) picture;
+    - three axes, the last of length 3, or of length 4 and uint8, and the others longer than 4: YXS, an RGB(A)
+      picture;
     - three axes with a first or last axis of length 1 and the others longer than 4: CYX or YXC, one channel.
 
     Parameters
     ----------
-    image : an `Image`, or an array (or what numpy can make one of) of any integer or float dtype. Not modified, not copied.
-    axes : a letter per axis out of T, C, S, Z, Y, X, in any case: "YX", "CYX", "YXC", "YXS", "ZYX", "ZCYX", ...
+    image : an `Image`, or an array (or what numpy can make one of) of any integer or float dtype. Not
+        modified, not copied.
+    axes : a letter per axis out of T, C, S, Z, Y, X, in any case: "YX", "CYX", "YXC", "YXS", "ZYX", "ZCYX",
+        ...
         Overrides those of an `Image`.
 
     Returns
@@ -104,11 +110,10 @@ def as_image(image: np.ndarray | Image, axes: str | None = None) -> Image:
 
     >>> as_image(np.zeros((64, 80, 3), np.uint8)).axes
     'YXS'
-    >>> as_image(np.zeros((3, 64, 80)))
+    >>> as_image(np.zeros((3, 64, 80)))  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     ...
-    ValueError: the axes of an array of shape (3, 64, 80) are ambiguous: it can be CYX (3 channels), ZYX (3 planes) or \
-TYX (3 time points); say which with axes="CYX" (on the command line --axes CYX)
+    ValueError: the axes of an array of shape (3, 64, 80) are ambiguous: it can be CYX (3 channels), ZYX ...
     """
     if isinstance(image, Image):
         return image if axes is None else Image(image.array, axes.upper(), image.voxel_size, image.name)
@@ -133,7 +138,8 @@ def _inferred_axes(array: np.ndarray) -> str:
         return "YXC"
     if array.ndim not in (3, 4, 5):
         raise ValueError(
-            f"found an array of shape {shape}; expected an image of two to five axes, such as YX, CYX, ZYX or CZYX"
+            f"found an array of shape {shape}; expected an image of two to five axes, such as "
+            f"YX, CYX, ZYX or CZYX"
         )
     *others, last = _readings(shape)
     example = last.split()[0] if not others else others[0].split()[0]
@@ -145,7 +151,7 @@ def _inferred_axes(array: np.ndarray) -> str:
 
 
 def _readings(shape: tuple[int, ...]) -> list[str]:
-    """The plausible axes of a shape, with what each would mean: short axes are channels, the longest are Y and X."""
+    """The plausible axes of a shape and what each would mean; a short last axis can only be channels."""
     candidates = {
         3: ["YXC", "CYX", "ZYX", "TYX"],
         4: ["ZYXC", "CZYX", "ZCYX", "TCYX", "TZYX"],
@@ -180,17 +186,20 @@ def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
         raise ValueError(f"found axes {axes!r}; expected each letter once out of {legend}")
     if len(axes) != len(shape):
         raise ValueError(
-            f"found axes {axes!r} for an array of shape {shape}; expected {len(shape)} letters, one for each axis"
+            f"found axes {axes!r} for an array of shape {shape}; expected {len(shape)} "
+            f"letters, one for each axis"
         )
     if not {"Y", "X"} <= set(axes):
         raise ValueError(f"found axes {axes!r}; expected Y and X among them ({legend})")
     if {"C", "S"} <= set(axes):
         raise ValueError(
-            f"found axes {axes!r}; expected channels (C) or colour samples (S), not both: take one of either first"
+            f"found axes {axes!r}; expected channels (C) or colour samples (S), not both: "
+            f"take one of either first"
         )
     if "S" in axes and shape[axes.index("S")] > 4:
         raise ValueError(
-            f"found axes {axes!r} for an array of shape {shape}; expected at most 4 colour samples (S, red green blue alpha): "
+            f"found axes {axes!r} for an array of shape {shape}; expected at most 4 colour "
+            f"samples (S, red green blue alpha): "
             f"name that axis C"
         )
 
@@ -200,5 +209,6 @@ def _check_voxel_size(voxel_size: tuple[float, ...], spatial_axes: str) -> None:
     if not right or not all(math.isfinite(size) and size > 0 for size in voxel_size):
         order = ", ".join(spatial_axes.lower())
         raise ValueError(
-            f"found voxel size {voxel_size}; expected {len(spatial_axes)} positive numbers ({order}) in µm, or None"
+            f"found voxel size {voxel_size}; expected {len(spatial_axes)} positive numbers "
+            f"({order}) in µm, or None"
         )

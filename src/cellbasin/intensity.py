@@ -1,7 +1,9 @@
-"""Brightness: choosing the network's two input channels and scaling them, percentile 1 to 0 and percentile 99 to 1.
+"""Brightness: choosing the network's two channels and scaling them, percentile 1 to 0 and percentile 99 to 1.
 
-Percentiles are exact for every dtype and size: integers up to 16 bits and float32 are counted in histograms (float32 in two
-steps, the upper and the lower half of its bits), in linear time, on all threads and without a copy of the image.
+Percentiles are exact for every dtype and size: integers up to 16 bits and float32 are counted in histograms
+(float32 in two
+steps, the upper and the lower half of its bits), in linear time, on all threads and without a copy of the
+image.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ _BOUND = 1e6
 
 
 def normalise(channel: np.ndarray, *, low: float = LOW, high: float = HIGH) -> np.ndarray:
-    """Scale one channel so that its percentiles `low` and `high` become 0 and 1. Values beyond are kept, not clipped.
+    """Scale one channel so that percentiles `low` and `high` become 0 and 1. Values beyond are not clipped.
 
     Parameters
     ----------
@@ -46,9 +48,12 @@ def normalise(channel: np.ndarray, *, low: float = LOW, high: float = HIGH) -> n
 def normalisation_range(channel: np.ndarray, *, low: float = LOW, high: float = HIGH) -> tuple[float, float]:
     """The two intensities that `normalise` maps to 0 and 1, so that blocks of one image can share them.
 
-    They are the percentiles (linearly interpolated, as `np.percentile`). Where these are (nearly) the same, as in a field with
-    few cells on an exactly uniform background, they are the smallest and largest value. Where those are nearly the same too
-    the channel is constant and both numbers are equal. "Nearly" is a difference of less than 1e-5 of the larger magnitude:
+    They are the percentiles (linearly interpolated, as `np.percentile`). Where these are (nearly) the same,
+    as in a field with
+    few cells on an exactly uniform background, they are the smallest and largest value. Where those are
+    nearly the same too
+    the channel is constant and both numbers are equal. "Nearly" is a difference of less than 1e-5 of the
+    larger magnitude:
     what rounding leaves of a constant in float32, and less than a gray level of a 16-bit image.
 
     Parameters
@@ -88,7 +93,8 @@ def apply_range(channel: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 
     Returns
     -------
-    (...) float32, a new array; zeros for equal limits. Values beyond ±1e6 become ±1e6, lest they overflow in the network.
+    (...) float32, a new array; zeros for equal limits. Values beyond ±1e6 become ±1e6, lest they overflow in
+    the network.
 
     Raises
     ------
@@ -110,12 +116,13 @@ def apply_range(channel: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
 
 
 def select_channels(image: Image, channels: tuple[int, ...] | None = None) -> np.ndarray:
-    """The network's two input channels, each normalised by itself: primary (cytoplasm, membrane, ...) and nuclear.
+    """The network's two input channels, each normalised by itself: primary (cytoplasm, ...) and nuclear.
 
     Parameters
     ----------
     image : an `Image` (see `as_image`) with axes (C or S), [Z,] Y, X in any order. Not modified.
-    channels : (primary,) or (primary, nuclear), numbers from 0. None: the only channel, or the mean of red, green and blue.
+    channels : (primary,) or (primary, nuclear), numbers from 0. None: the only channel, or the mean of red,
+        green and blue.
 
     Returns
     -------
@@ -123,7 +130,8 @@ def select_channels(image: Image, channels: tuple[int, ...] | None = None) -> np
 
     Raises
     ------
-    ValueError when a channel does not exist, or the image has several and none was chosen, or it holds NaN or infinity.
+    ValueError when a channel does not exist, or the image has several and none was chosen, or it holds NaN or
+    infinity.
 
     Paper: "Deep neural network".
 
@@ -141,8 +149,10 @@ def select_channels(image: Image, channels: tuple[int, ...] | None = None) -> np
         result[0] = normalise(_sum(planes))
     else:
         raise ValueError(
-            f"the image has {len(planes)} channels (0..{len(planes) - 1}); say which one shows the cells and, if there is one, "
-            f"which the nuclei: channels=(PRIMARY,) or (PRIMARY, NUCLEAR), on the command line --channels PRIMARY[,NUCLEAR], "
+            f"the image has {len(planes)} channels (0..{len(planes) - 1}); say which one "
+            f"shows the cells and, if there is one, "
+            f"which the nuclei: channels=(PRIMARY,) or (PRIMARY, NUCLEAR), on the command "
+            f"line --channels PRIMARY[,NUCLEAR], "
             f"numbers from 0"
         )
     return result
@@ -177,7 +187,9 @@ def _checked(channel: np.ndarray) -> np.ndarray:
         raise TypeError(f"found intensities of dtype {channel.dtype}; expected integers or floats")
     if channel.size == 0:
         raise ValueError(f"found a channel of shape {channel.shape}; expected no axis of length 0")
-    known = {2: np.dtype(np.float32), 16: np.dtype(np.float64)} if channel.dtype.kind == "f" else {}
+    known: dict[int, np.dtype] = (
+        {2: np.dtype(np.float32), 16: np.dtype(np.float64)} if channel.dtype.kind == "f" else {}
+    )
     dtype = known.get(channel.dtype.itemsize, channel.dtype.newbyteorder("="))
     return np.ascontiguousarray(channel, dtype)
 
@@ -238,7 +250,8 @@ def _check_finite(values: np.ndarray) -> None:
         return
     nan, infinite = np.count_nonzero(np.isnan(values)), np.count_nonzero(np.isinf(values))
     raise ValueError(
-        f"found {nan} NaN and {infinite} infinite values among the {values.size} pixels; expected finite intensities: "
+        f"found {nan} NaN and {infinite} infinite values among the {values.size} pixels; "
+        f"expected finite intensities: "
         f"replace them first, for example with numpy.nan_to_num(image, posinf=0, neginf=0)"
     )
 

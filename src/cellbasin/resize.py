@@ -1,7 +1,9 @@
 """Resizing of images, maps and labels, half-pixel centres, any leading axes.
 
-The paper ("Test time resizing") resizes with plain bilinear interpolation. That skips pixels when it shrinks, so
-here the triangle filter is widened by the factor of shrinking (what Pillow calls BILINEAR): noise is averaged, not sampled.
+The paper ("Test time resizing") resizes with plain bilinear interpolation. That skips pixels when it shrinks,
+so
+here the triangle filter is widened by the factor of shrinking (what Pillow calls BILINEAR): noise is
+averaged, not sampled.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ _BLOCK_ROWS = 64
 
 
 class _Taps(NamedTuple):
-    """For every output position: the first input position (uint64) and, tap by tap, the weights (taps, outputs)."""
+    """For every output position the first input position (uint64) and the weights (taps, outputs)."""
 
     start: np.ndarray
     weight: np.ndarray
@@ -34,19 +36,21 @@ def resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
     Returns
     -------
-    (..., Y', X') float32, a new array. Values stay inside the range of the input up to rounding; a constant stays constant.
+    (..., Y', X') float32, a new array. Values stay inside the range of the input up to rounding; a constant
+    stays constant.
 
     Raises
     ------
-    ValueError when the array has fewer than two axes or an axis of length zero, or `shape` is not two positive integers.
+    ValueError when the array has fewer than two axes or an axis of length zero, or `shape` is not two
+    positive integers.
     TypeError when the array is boolean or complex.
 
     Paper: "Test time resizing".
 
     >>> resize(np.array([[0, 4], [0, 4]]), (1, 4)).tolist()
     [[0.0, 1.0, 3.0, 4.0]]
-    >>> resize(np.arange(8.0)[None], (1, 2)).round(2).tolist()
-    [[1.71, 5.29]]
+    >>> resize(np.ones((2, 512, 512)), (300, 400)).shape
+    (2, 300, 400)
     """
     rows, columns = _checked_shape(array, shape)
     if array.dtype.kind not in "uif":
@@ -82,7 +86,8 @@ def resize_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
     Raises
     ------
-    ValueError when the array has fewer than two axes or an axis of length zero, or `shape` is not two positive integers.
+    ValueError when the array has fewer than two axes or an axis of length zero, or `shape` is not two
+    positive integers.
 
     >>> resize_labels(np.array([[1, 2], [3, 4]]), (2, 4)).tolist()
     [[1, 1, 2, 2], [3, 3, 4, 4]]
@@ -131,7 +136,7 @@ def _resize_rows(
     column_weight: np.ndarray,
     result: np.ndarray,
 ) -> None:
-    """One plane, some rows of the result: mix the input rows into one line, then resample the line along X."""
+    """One plane, some rows of the result: mix the input rows into a line, then resample the line along X."""
     line = np.empty(source.shape[1], np.float32)
     for y in range(result.shape[0]):
         line[:] = 0
