@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 
 
 class Pair(NamedTuple):
-    """One annotated image: `image` (Y, X) or (Y, X, 3) uint8 or uint16, `labels` (Y, X) uint16, 65535 = not annotated."""
+    """One annotated image (Y, X[, 3]) and its labels (Y, X) uint16, in which 65535 means not annotated."""
 
     name: str
     image: np.ndarray
@@ -30,13 +30,13 @@ def _folder(variable: str, name: str) -> Path:
 
 @pytest.fixture(scope="session")
 def data_root() -> Path:
-    """Folder of the annotated 2D images, or skip: environment variable CELLBASIN_DATA, else ../shared/data."""
+    """Folder of the annotated images, or skip: environment variable CELLBASIN_DATA, else ../shared/data."""
     return _folder("CELLBASIN_DATA", "data")
 
 
 @pytest.fixture(scope="session")
 def data3d_root() -> Path:
-    """Folder of the annotated volumes, or skip: environment variable CELLBASIN_DATA3D, else ../shared/data3d."""
+    """Folder of the annotated volumes, or skip: CELLBASIN_DATA3D, else ../shared/data3d."""
     return _folder("CELLBASIN_DATA3D", "data3d")
 
 

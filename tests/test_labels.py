@@ -14,13 +14,9 @@ from skimage import measure, segmentation
 
 from cellbasin import labels as lb
 
-small_2d = hnp.arrays(
-    np.int32, hnp.array_shapes(min_dims=2, max_dims=2, max_side=9), elements=st.integers(0, 3)
-)
-small_3d = hnp.arrays(
-    np.int32, hnp.array_shapes(min_dims=3, max_dims=3, max_side=5), elements=st.integers(0, 2)
-)
-small = small_2d | small_3d
+shapes_2d = hnp.array_shapes(min_dims=2, max_dims=2, max_side=9)
+shapes_3d = hnp.array_shapes(min_dims=3, max_dims=3, max_side=5)
+small = hnp.arrays(np.int32, shapes_2d | shapes_3d, elements=st.integers(0, 3))
 
 
 def noise_labels(shape: tuple[int, ...], seed: int, top: int = 4) -> np.ndarray:

@@ -1,14 +1,18 @@
 """Label images: renumber, split, clean up and measure them, in 2D and 3D with the same code.
 
-A label image is an integer array (Y, X) or (Z, Y, X) in which 0 is background and every other value is one object.
-Objects are connected through corners too (8 neighbours in 2D, 26 in 3D), background only through faces (4 or 6),
-so that a closed chain of object pixels always separates inside from outside.
+A label image is an integer array (Y, X) or (Z, Y, X) in which 0 is background and every other value is one
+object. Objects are connected through corners too (8 neighbours in 2D, 26 in 3D), background only through
+faces (4 or 6), so that a closed chain of object pixels always separates inside from outside.
 
-Every function takes `ignore`, the value of pixels that nobody annotated (65535 in the project's data): such pixels are
-neither object nor background, keep their value and are not counted. Nothing here changes its input, every label image
-that is returned is a new int32 array, and time and memory grow with the number of pixels, not with that of labels.
-Functions that return one entry per object number them 1..N, N being the largest label: entry `i` is label `i + 1`, and
-a label that does not occur has area 0. Call `relabel` first if the values are large and have gaps.
+Every function takes `ignore`, the value of pixels that nobody annotated (65535 in the project's data): such
+pixels are neither object nor background, keep their value and are not counted. Nothing here changes its
+input, every label image that is returned is a new int32 array, and time and memory grow with the number of
+pixels, not with that of labels. Functions that return one entry per object number them 1..N, N being the
+largest label: entry `i` is label `i + 1`, and a label that does not occur has area 0. Call `relabel` first if
+the values are large and have gaps.
+
+All raise `TypeError` for anything but an array of integers, and `ValueError` for negative values or other
+than two or three axes.
 """
 
 from __future__ import annotations
@@ -17,8 +21,9 @@ from collections.abc import Sequence
 from itertools import product
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from cellbasin import _label_kernels as kernels
 
 Labels = NDArray[np.int32]
 
@@ -60,8 +65,8 @@ def relabel(labels: NDArray, ignore: int | None = None) -> Labels:
 def split_pieces(labels: NDArray, ignore: int | None = None) -> Labels:
     """Give every connected piece of every object a label of its own, 1..N without gaps.
 
-    Pieces are numbered in the order of the labels that they come from, and within one label in the order of their
-    first pixels, so labels without gaps and of one piece each stay as they are.
+    Pieces are numbered in the order of the labels that they come from, and within one label in the order of
+    their first pixels, so labels without gaps and of one piece each stay as they are.
 
     >>> split_pieces(np.array([[2, 0, 2], [0, 0, 0], [1, 1, 0]]))
     array([[2, 0, 3],
@@ -70,7 +75,7 @@ def split_pieces(labels: NDArray, ignore: int | None = None) -> Labels:
     """
     volume, _ = _volume(labels, ignore)
     pieces, count = _pieces(volume, ignore)
-    owner, _ = _piece_table(volume, pieces, count)
+    owner, _ = kernels.piece_table(volume, pieces, count)
     lut = np.zeros(count + 1, np.int32)
     lut[1 + np.argsort(owner[1:], kind="stable")] = np.arange(1, count + 1)
     if ignore is not None:
@@ -90,8 +95,8 @@ def keep_largest_piece(labels: NDArray, ignore: int | None = None) -> Labels:
     """
     volume, largest = _volume(labels, ignore)
     pieces, count = _pieces(volume, ignore)
-    owner, size = _piece_table(volume, pieces, count)
-    lut = _largest_only(owner, size, largest)
+    owner, size = kernels.piece_table(volume, pieces, count)
+    lut = kernels.keep_largest(owner, size, largest)
     if ignore is not None:
         return _mapped_keeping(volume, pieces, lut, ignore).reshape(labels.shape)
     return _mapped(pieces, lut, None).reshape(labels.shape)
@@ -100,8 +105,9 @@ def keep_largest_piece(labels: NDArray, ignore: int | None = None) -> Labels:
 def fill_small_holes(labels: NDArray, max_size: int, ignore: int | None = None) -> Labels:
     """Fill background that lies fully inside one object and has fewer than `max_size` pixels.
 
-    Background that touches a second object (a nested one, say), an ignored pixel or the border of the image is kept,
-    and so are nested objects themselves. Touching is meant through faces: a chain of corners closes a hole.
+    Background that touches a second object (a nested one, say), an ignored pixel or the border of the image
+    is kept, and so are nested objects themselves. Touching is meant through faces: a chain of corners closes
+    a hole.
 
     >>> ring = np.ones((3, 3), int); ring[1, 1] = 0
     >>> fill_small_holes(ring, max_size=2)[1, 1]
@@ -111,9 +117,9 @@ def fill_small_holes(labels: NDArray, max_size: int, ignore: int | None = None) 
     """
     volume, _ = _volume(labels, ignore)
     pieces, count = _pieces(volume, ignore, background=1)
-    owner, size = _hole_table(volume, pieces, count, labels.ndim)
+    owner, size = kernels.hole_table(volume, pieces, count, labels.ndim)
     lut = np.where((owner > 0) & (size < max_size) & (owner != _value(ignore)), owner, 0).astype(np.int32)
-    return _filled(volume, pieces, lut).reshape(labels.shape)
+    return kernels.fill_pieces(volume, pieces, lut).reshape(labels.shape)
 
 
 def remove_small(labels: NDArray, min_size: int, ignore: int | None = None) -> Labels:
@@ -130,7 +136,7 @@ def remove_border(labels: NDArray, axes: Sequence[int] = (-2, -1), ignore: int |
 
     Args:
         labels: (Y, X) or (Z, Y, X), integers.
-        axes: axes whose two ends count as border. The default is y and x; `(0, 1, 2)` means all faces of a volume.
+        axes: axes whose two ends count as border: y and x by default, `(0, 1, 2)` for all faces of a volume.
         ignore: value of pixels that keep it.
 
     >>> remove_border(np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]]))
@@ -167,11 +173,11 @@ def areas(labels: NDArray, ignore: int | None = None) -> NDArray[np.int64]:
     array([2, 0, 1])
     """
     volume, largest = _volume(labels, ignore)
-    return _count(volume.reshape(-1), largest, _value(ignore))[1:]
+    return kernels.count_labels(volume.reshape(-1), largest, _value(ignore))[1:]
 
 
 def diameters(labels: NDArray, ignore: int | None = None) -> NDArray[np.float64]:
-    """Diameter in pixels of the disk (sphere in 3D) as large as every object, float64 (N,): 2·√(area/π) in 2D.
+    """Diameter in pixels of the disk (2D: 2·√(area/π)) or sphere (3D) as large as every object, float64 (N,).
 
     >>> diameters(np.ones((10, 10), int)).round(2)
     array([11.28])
@@ -181,7 +187,7 @@ def diameters(labels: NDArray, ignore: int | None = None) -> NDArray[np.float64]
 
 
 def median_diameter(labels: NDArray, ignore: int | None = None) -> float:
-    """Median of the objects' diameters in pixels, as in the paper (Methods, "Size model"); nan without objects.
+    """Median of the objects' diameters in pixels (paper, Methods, "Size model"); nan without objects.
 
     >>> median_diameter(np.zeros((4, 4), int))
     nan
@@ -200,23 +206,23 @@ def boxes(labels: NDArray, ignore: int | None = None) -> NDArray[np.int64]:
     [[[1, 2], [1, 3]]]
     """
     volume, largest = _volume(labels, ignore)
-    found = _boxes(volume, largest, _value(ignore))
+    found = kernels.find_boxes(volume, largest, _value(ignore))
     found[found[:, 0, 1] == 0] = 0
     return np.ascontiguousarray(found[1:, 3 - labels.ndim :])
 
 
 def boundaries(labels: NDArray, ignore: int | None = None) -> NDArray[np.bool_]:
-    """Object pixels with a face neighbour of another value, bool, same shape; the image's border does not count.
+    """Object pixels with a face neighbour of another value, bool, same shape; the image's edge is none.
 
     >>> boundaries(np.array([[1, 1, 0], [1, 1, 2]])).astype(int)
     array([[0, 1, 0],
            [0, 1, 1]])
     """
     volume, _ = _volume(labels, ignore)
-    return _boundaries(volume, _value(ignore)).reshape(labels.shape)
+    return kernels.find_boundaries(volume, _value(ignore)).reshape(labels.shape)
 
 
-# ---------------------------------------------------------------------------------------------- arguments and tables
+# ------------------------------------------------------------------------------------- arguments and tables
 
 
 def _check(labels: NDArray) -> None:
@@ -240,7 +246,7 @@ def _volume(labels: NDArray, ignore: int | None) -> tuple[Labels, int]:
     if labels.size and labels.dtype.itemsize >= 4 and labels.max() > np.iinfo(np.int32).max:
         raise ValueError(f"label {labels.max()} does not fit into int32; call relabel(labels) first")
     volume = np.ascontiguousarray(labels, np.int32).reshape((1,) * (3 - labels.ndim) + labels.shape)
-    return volume, int(_largest(volume.reshape(-1), _value(ignore)))
+    return volume, int(kernels.largest_label(volume.reshape(-1), _value(ignore)))
 
 
 def _value(ignore: int | None) -> int:
@@ -249,9 +255,7 @@ def _value(ignore: int | None) -> int:
 
 def _check_room(count: int, ignore: int) -> None:
     if count >= ignore:
-        raise ValueError(
-            f"{count} objects do not fit below the ignored value {ignore}; ignore a larger value"
-        )
+        raise ValueError(f"{count} objects do not fit below the ignored value {ignore}; use a larger one")
 
 
 def _numbering(objects: NDArray[np.bool_], ignored: NDArray[np.bool_], ignore: int | None) -> Labels:
@@ -272,7 +276,7 @@ def _keep(labels: NDArray, wanted: NDArray[np.bool_], ignore: int | None) -> Lab
 
 
 def _mapped(volume: NDArray, lut: Labels, ignore: int | None) -> Labels:
-    return _lookup(volume.reshape(-1), lut, _value(ignore)).reshape(volume.shape)
+    return kernels.map_labels(volume.reshape(-1), lut, _value(ignore)).reshape(volume.shape)
 
 
 def _mapped_keeping(volume: Labels, pieces: NDArray, lut: Labels, ignore: int) -> Labels:
@@ -286,181 +290,7 @@ def _pieces(volume: Labels, ignore: int | None, background: int = 0) -> tuple[ND
     earlier = [step for step in product((-1, 0, 1), repeat=3) if step < (0, 0, 0)]
     if background:
         earlier = [step for step in earlier if sum(map(abs, step)) == 1]
-    steps = np.array([step for step in earlier if step[0] == 0 or volume.shape[0] > 1], np.int64)
+    earlier = [step for step in earlier if step[0] == 0 or volume.shape[0] > 1]
+    steps = np.array(sorted(earlier, key=lambda step: (sum(map(abs, step)), step)), np.int64)
     out = np.empty(volume.shape, np.int32 if volume.size < 2**31 else np.int64)
-    return out, int(_find_pieces(volume, steps[::-1].copy(), _value(ignore), background, out.reshape(-1)))
-
-
-# ------------------------------------------------------------------------------------------------------------ kernels
-
-
-@njit(nogil=True, cache=True)
-def _largest(flat: Labels, ignore: int) -> int:
-    largest = 0
-    for value in flat:
-        if value > largest and value != ignore:
-            largest = value
-    return largest
-
-
-@njit(nogil=True, cache=True)
-def _count(flat: Labels, largest: int, ignore: int) -> NDArray[np.int64]:
-    count = np.zeros(largest + 1, np.int64)
-    for value in flat:
-        if value != ignore:
-            count[value] += 1
-    return count
-
-
-@njit(nogil=True, cache=True)
-def _lookup(flat: NDArray, lut: Labels, ignore: int) -> Labels:
-    out = np.empty(flat.size, np.int32)
-    for i in range(flat.size):
-        value = flat[i]
-        out[i] = value if value == ignore else lut[value]
-    return out
-
-
-@njit(nogil=True, cache=True)
-def _root(parent: NDArray, i: int) -> int:
-    while parent[i] != i:
-        parent[i] = parent[parent[i]]
-        i = parent[i]
-    return i
-
-
-@njit(nogil=True, cache=True)
-def _find_pieces(volume: Labels, steps: NDArray[np.int64], ignore: int, background: int, out: NDArray) -> int:
-    """Union-find over pixels: `out` holds the index of an earlier pixel of the same piece, then the piece's number."""
-    nz, ny, nx = volume.shape
-    i = -1
-    for z in range(nz):
-        for y in range(ny):
-            for x in range(nx):
-                i += 1
-                value = volume[z, y, x]
-                if value == ignore or (value == 0) != (background == 1):
-                    out[i] = -1
-                    continue
-                out[i] = i
-                root = i
-                for k in range(steps.shape[0]):
-                    a, b, c = z + steps[k, 0], y + steps[k, 1], x + steps[k, 2]
-                    if a < 0 or b < 0 or c < 0 or b >= ny or c >= nx or volume[a, b, c] != value:
-                        continue
-                    other = _root(out, (a * ny + b) * nx + c)
-                    out[max(root, other)] = min(root, other)
-                    root = min(root, other)
-    count = 0
-    for i in range(out.size):  # the parent of a pixel comes before it, so it has its number already
-        if out[i] < 0:
-            out[i] = 0
-        elif out[i] == i:
-            count += 1
-            out[i] = count
-        else:
-            out[i] = out[out[i]]
-    return count
-
-
-@njit(nogil=True, cache=True)
-def _piece_table(volume: Labels, pieces: NDArray, count: int) -> tuple[Labels, NDArray[np.int64]]:
-    """Label and pixels of every piece, (count + 1,) each."""
-    owner = np.zeros(count + 1, np.int32)
-    size = np.zeros(count + 1, np.int64)
-    labels, numbers = volume.reshape(-1), pieces.reshape(-1)
-    for i in range(labels.size):
-        if numbers[i] > 0:
-            owner[numbers[i]] = labels[i]
-            size[numbers[i]] += 1
-    return owner, size
-
-
-@njit(nogil=True, cache=True)
-def _largest_only(owner: Labels, size: NDArray[np.int64], largest: int) -> Labels:
-    best = np.zeros(largest + 1, np.int64)
-    for piece in range(1, owner.size):
-        if size[piece] > size[best[owner[piece]]]:
-            best[owner[piece]] = piece
-    lut = np.zeros(owner.size, np.int32)
-    for label in range(1, largest + 1):
-        if best[label] > 0:
-            lut[best[label]] = label
-    return lut
-
-
-@njit(nogil=True, cache=True)
-def _hole_table(volume: Labels, pieces: NDArray, count: int, ndim: int) -> tuple[Labels, NDArray[np.int64]]:
-    """The one label around every piece of background (-1: several labels, or the image's border) and its pixels."""
-    nz, ny, nx = volume.shape
-    owner = np.zeros(count + 1, np.int32)
-    size = np.zeros(count + 1, np.int64)
-    for z in range(nz):
-        for y in range(ny):
-            for x in range(nx):
-                piece = pieces[z, y, x]
-                if piece == 0:
-                    continue
-                size[piece] += 1
-                if y == 0 or x == 0 or y == ny - 1 or x == nx - 1 or (ndim == 3 and (z == 0 or z == nz - 1)):
-                    owner[piece] = -1
-                if owner[piece] < 0:
-                    continue
-                for axis in range(3 - ndim, 3):
-                    for step in (-1, 1):
-                        a, b, c = z + step * (axis == 0), y + step * (axis == 1), x + step * (axis == 2)
-                        value = volume[a, b, c]
-                        if value != 0 and owner[piece] == 0:
-                            owner[piece] = value
-                        elif value != 0 and owner[piece] != value:
-                            owner[piece] = -1
-    return owner, size
-
-
-@njit(nogil=True, cache=True)
-def _filled(volume: Labels, pieces: NDArray, lut: Labels) -> Labels:
-    out = volume.copy()
-    flat, numbers = out.reshape(-1), pieces.reshape(-1)
-    for i in range(flat.size):
-        if numbers[i] > 0:
-            flat[i] = lut[numbers[i]]
-    return out
-
-
-@njit(nogil=True, cache=True)
-def _boxes(volume: Labels, largest: int, ignore: int) -> NDArray[np.int64]:
-    nz, ny, nx = volume.shape
-    found = np.zeros((largest + 1, 3, 2), np.int64)
-    found[:, :, 0] = max(nz, ny, nx)
-    for z in range(nz):
-        for y in range(ny):
-            for x in range(nx):
-                value = volume[z, y, x]
-                if value == 0 or value == ignore:
-                    continue
-                box = found[value]
-                box[0, 0], box[0, 1] = min(box[0, 0], z), max(box[0, 1], z + 1)
-                box[1, 0], box[1, 1] = min(box[1, 0], y), max(box[1, 1], y + 1)
-                box[2, 0], box[2, 1] = min(box[2, 0], x), max(box[2, 1], x + 1)
-    return found
-
-
-@njit(nogil=True, cache=True)
-def _boundaries(volume: Labels, ignore: int) -> NDArray[np.bool_]:
-    nz, ny, nx = volume.shape
-    found = np.zeros(volume.shape, np.bool_)
-    for z in range(nz):
-        for y in range(ny):
-            for x in range(nx):
-                v = volume[z, y, x]
-                if v == 0 or v == ignore:
-                    continue
-                found[z, y, x] = (
-                    (z > 0 and volume[z - 1, y, x] != v)
-                    or (z < nz - 1 and volume[z + 1, y, x] != v)
-                    or (y > 0 and volume[z, y - 1, x] != v)
-                    or (y < ny - 1 and volume[z, y + 1, x] != v)
-                    or (x > 0 and volume[z, y, x - 1] != v)
-                    or (x < nx - 1 and volume[z, y, x + 1] != v)
-                )
-    return found
+    return out, int(kernels.find_pieces(volume, steps, _value(ignore), background, out.reshape(-1)))

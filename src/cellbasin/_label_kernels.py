@@ -1,0 +1,199 @@
+"""Compiled loops behind `labels.py`: serial, without the interpreter lock, over (Z, Y, X) int32 volumes."""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Labels = NDArray[np.int32]
+
+
+@njit(nogil=True, cache=True)
+def largest_label(flat: Labels, ignore: int) -> int:
+    largest = 0
+    for value in flat:
+        if value > largest and value != ignore:
+            largest = value
+    return largest
+
+
+@njit(nogil=True, cache=True)
+def count_labels(flat: Labels, largest: int, ignore: int) -> NDArray[np.int64]:
+    count = np.zeros(largest + 1, np.int64)
+    for value in flat:
+        if value != ignore:
+            count[value] += 1
+    return count
+
+
+@njit(nogil=True, cache=True)
+def map_labels(flat: NDArray, lut: Labels, ignore: int) -> Labels:
+    out = np.empty(flat.size, np.int32)
+    for i in range(flat.size):
+        value = flat[i]
+        out[i] = value if value == ignore else lut[value]
+    return out
+
+
+@njit(nogil=True, cache=True)
+def find_root(parent: NDArray, i: int) -> int:
+    while parent[i] != i:
+        parent[i] = parent[parent[i]]
+        i = parent[i]
+    return i
+
+
+@njit(nogil=True, cache=True)
+def find_pieces(volume: Labels, steps: NDArray[np.int64], ignore: int, background: int, out: NDArray) -> int:
+    """Union-find: `out` holds the index of an earlier pixel of the piece, in the end the piece's number.
+
+    The first of `steps` must be a face of the first axis: of objects, every other earlier neighbour touches it,
+    so they are joined already.
+    """
+    nz, ny, nx = volume.shape
+    i = -1
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                i += 1
+                value = volume[z, y, x]
+                if value == ignore or (value == 0) != (background == 1):
+                    out[i] = -1
+                    continue
+                out[i] = i
+                root = i
+                for k in range(steps.shape[0]):
+                    a, b, c = z + steps[k, 0], y + steps[k, 1], x + steps[k, 2]
+                    if a < 0 or b < 0 or c < 0 or b >= ny or c >= nx or volume[a, b, c] != value:
+                        continue
+                    other = find_root(out, (a * ny + b) * nx + c)
+                    out[max(root, other)] = min(root, other)
+                    root = min(root, other)
+                    if k == 0 and background == 0:
+                        break
+    return number_roots(out)
+
+
+@njit(nogil=True, cache=True)
+def number_roots(out: NDArray) -> int:
+    """Replace parents by numbers 1..N in place: a parent comes first, so it has its number already."""
+    count = 0
+    for i in range(out.size):
+        if out[i] < 0:
+            out[i] = 0
+        elif out[i] == i:
+            count += 1
+            out[i] = count
+        else:
+            out[i] = out[out[i]]
+    return count
+
+
+@njit(nogil=True, cache=True)
+def piece_table(volume: Labels, pieces: NDArray, count: int) -> tuple[Labels, NDArray[np.int64]]:
+    """Label and pixels of every piece, (count + 1,) each."""
+    owner = np.zeros(count + 1, np.int32)
+    size = np.zeros(count + 1, np.int64)
+    labels, numbers = volume.reshape(-1), pieces.reshape(-1)
+    for i in range(labels.size):
+        if numbers[i] > 0:
+            owner[numbers[i]] = labels[i]
+            size[numbers[i]] += 1
+    return owner, size
+
+
+@njit(nogil=True, cache=True)
+def keep_largest(owner: Labels, size: NDArray[np.int64], largest: int) -> Labels:
+    best = np.zeros(largest + 1, np.int64)
+    for piece in range(1, owner.size):
+        if size[piece] > size[best[owner[piece]]]:
+            best[owner[piece]] = piece
+    lut = np.zeros(owner.size, np.int32)
+    for label in range(1, largest + 1):
+        if best[label] > 0:
+            lut[best[label]] = label
+    return lut
+
+
+@njit(nogil=True, cache=True)
+def join_owner(volume: Labels, z: int, y: int, x: int, first_axis: int, owner: int) -> int:
+    """`owner` (0: none yet) joined with the labels at a pixel's faces; -1 where they differ."""
+    for axis in range(first_axis, 3):
+        for step in (-1, 1):
+            value = volume[z + step * (axis == 0), y + step * (axis == 1), x + step * (axis == 2)]
+            if value != 0 and owner == 0:
+                owner = value
+            elif value != 0 and owner != value:
+                return -1
+    return owner
+
+
+@njit(nogil=True, cache=True)
+def hole_table(volume: Labels, pieces: NDArray, count: int, ndim: int) -> tuple[Labels, NDArray[np.int64]]:
+    """The one label around each piece of background (-1: several, or the image's border), and its pixels."""
+    nz, ny, nx = volume.shape
+    owner = np.zeros(count + 1, np.int32)
+    size = np.zeros(count + 1, np.int64)
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                piece = pieces[z, y, x]
+                if piece == 0:
+                    continue
+                size[piece] += 1
+                if y == 0 or x == 0 or y == ny - 1 or x == nx - 1 or (ndim == 3 and (z == 0 or z == nz - 1)):
+                    owner[piece] = -1
+                if owner[piece] < 0:
+                    continue
+                owner[piece] = join_owner(volume, z, y, x, 3 - ndim, owner[piece])
+    return owner, size
+
+
+@njit(nogil=True, cache=True)
+def fill_pieces(volume: Labels, pieces: NDArray, lut: Labels) -> Labels:
+    out = volume.copy()
+    flat, numbers = out.reshape(-1), pieces.reshape(-1)
+    for i in range(flat.size):
+        if numbers[i] > 0:
+            flat[i] = lut[numbers[i]]
+    return out
+
+
+@njit(nogil=True, cache=True)
+def find_boxes(volume: Labels, largest: int, ignore: int) -> NDArray[np.int64]:
+    nz, ny, nx = volume.shape
+    found = np.zeros((largest + 1, 3, 2), np.int64)
+    found[:, :, 0] = max(nz, ny, nx)
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                value = volume[z, y, x]
+                if value == 0 or value == ignore:
+                    continue
+                box = found[value]
+                box[0, 0], box[0, 1] = min(box[0, 0], z), max(box[0, 1], z + 1)
+                box[1, 0], box[1, 1] = min(box[1, 0], y), max(box[1, 1], y + 1)
+                box[2, 0], box[2, 1] = min(box[2, 0], x), max(box[2, 1], x + 1)
+    return found
+
+
+@njit(nogil=True, cache=True)
+def find_boundaries(volume: Labels, ignore: int) -> NDArray[np.bool_]:
+    nz, ny, nx = volume.shape
+    found = np.zeros(volume.shape, np.bool_)
+    for z in range(nz):
+        for y in range(ny):
+            for x in range(nx):
+                v = volume[z, y, x]
+                if v == 0 or v == ignore:
+                    continue
+                found[z, y, x] = (
+                    (z > 0 and volume[z - 1, y, x] != v)
+                    or (z < nz - 1 and volume[z + 1, y, x] != v)
+                    or (y > 0 and volume[z, y - 1, x] != v)
+                    or (y < ny - 1 and volume[z, y + 1, x] != v)
+                    or (x > 0 and volume[z, y, x - 1] != v)
+                    or (x < nx - 1 and volume[z, y, x + 1] != v)
+                )
+    return found
