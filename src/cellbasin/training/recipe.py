@@ -1,0 +1,84 @@
+"""Training recipes: every setting of a run in one place, stored with the weights it makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """All settings of a training run.
+
+    Length is `minutes` of training time (summed over resumed sessions) or `epochs`, one of them 0. `schedule` is a tuple
+    of (part of the run at which it starts, crop size in pixels, crops per batch). Learning rate: linear warm-up over
+    `warmup` steps, constant, linear to 0 over the last `cooldown` part of the run ("halving" is the paper's schedule).
+    Probabilities are per crop. Sizes and scales are relative to the model's object diameter.
+    """
+
+    name: str = "default"
+    minutes: float = 120.0
+    epochs: int = 0
+    optimizer: str = "adamw"
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.01
+    warmup: int = 500
+    cooldown: float = 0.2
+    decay: str = "linear"
+    average: float = 0.999
+    schedule: tuple[tuple[float, int, int], ...] = ((0.0, 160, 16), (0.67, 224, 8))
+    seed: int = 0
+    diameter: float = 30.0
+    # sampling
+    on_object: float = 0.85
+    generated: float = 0.0
+    validation: float = 0.12
+    exclude: tuple[str, ...] = ()
+    ignore_label: int = 65535
+    # geometry
+    scale: tuple[float, float] = (0.75, 1.25)
+    wide_scale: tuple[float, float] = (0.5, 2.0)
+    wide: float = 0.3
+    # intensity
+    gamma: float = 0.25
+    contrast: float = 0.15
+    invert: float = 0.1
+    blur: float = 0.2
+    noise: float = 0.3
+    coarse: float = 0.1
+    mix_rgb: float = 0.7
+    drop_nucleus: float = 0.2
+
+
+NON_COMMERCIAL = ("sartorius",)
+UNCLEAR_TERMS = ("isbi2009", "neuroblastoma")
+
+_GENERAL = Recipe(name="general", exclude=NON_COMMERCIAL)
+
+RECIPES: dict[str, Recipe] = {
+    "default": Recipe(),
+    "general": _GENERAL,
+    "strict": replace(_GENERAL, name="strict", exclude=NON_COMMERCIAL + UNCLEAR_TERMS),
+    "research": Recipe(name="research"),
+    # Paper, "Training" and "Image augmentations for training", to the letter.
+    "paper": Recipe(
+        name="paper",
+        minutes=0,
+        epochs=500,
+        optimizer="sgd",
+        learning_rate=0.2,
+        weight_decay=1e-5,
+        decay="halving",
+        average=0.0,
+        schedule=((0.0, 224, 8),),
+        on_object=0.0,
+        wide=0.0,
+        gamma=0.0,
+        contrast=0.0,
+        invert=0.0,
+        blur=0.0,
+        noise=0.0,
+        coarse=0.0,
+        mix_rgb=0.0,
+        drop_nucleus=0.0,
+    ),
+}

@@ -1,0 +1,98 @@
+"""Which image the next crop comes from, and batches of crops made ahead of time by a thread."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from cellbasin.training.crops import draw_crop
+from cellbasin.training.dataset import TrainingImage
+from cellbasin.training.recipe import Recipe
+
+GENERATED = "generated"
+_LARGE_SOURCE = 200  # images; a source this large is balanced by look, not as one
+_SMALL_LOOK = 8
+
+
+def image_weights(images: Sequence[TrainingImage], recipe: Recipe) -> np.ndarray:
+    """Probability (N,) of drawing each image: a source counts as the root of its number of images, and within a large
+    source each look as the root of its own. Generated images (source "generated") get the share `recipe.generated`.
+    """
+    sources = Counter(image.source for image in images)
+    looks = Counter(image.look for image in images)
+
+    def bucket(image: TrainingImage) -> str:
+        if sources[image.source] < _LARGE_SOURCE:
+            return image.source
+        return image.look if looks[image.look] >= _SMALL_LOOK else f"{image.source}/{image.layout}/rare"
+
+    sizes = Counter(bucket(image) for image in images)
+    weights = np.array([sizes[bucket(image)] ** -0.5 for image in images])
+    names = np.array([image.source for image in images])
+    for source, count in sources.items():
+        weights[names == source] *= count**0.5 / weights[names == source].sum()
+    drawn = names == GENERATED
+    if drawn.any() and not drawn.all():
+        weights[drawn] *= recipe.generated / weights[drawn].sum()
+        weights[~drawn] *= (1 - recipe.generated) / weights[~drawn].sum()
+    return weights / weights.sum()
+
+
+class Batches:
+    """Endless batches, drawn ahead by a thread. Batch `step` depends on the recipe's seed and `step` alone.
+
+    stage(step) → (crop size, crops). `next()` returns images (n, 2, s, s) and targets (n, 4, s, s), float32.
+    `seconds` is the time spent drawing so far.
+    """
+
+    def __init__(
+        self, images: Sequence[TrainingImage], recipe: Recipe, first_step: int, stage: Callable[[int], tuple[int, int]]
+    ) -> None:
+        self.images, self.recipe, self.stage = images, recipe, stage
+        self.weights = image_weights(images, recipe)
+        self.seconds = 0.0
+        self._queue: queue.Queue[tuple[np.ndarray, np.ndarray] | Exception] = queue.Queue(4)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._produce, args=(first_step,), daemon=True)
+        self._thread.start()
+
+    def next(self) -> tuple[np.ndarray, np.ndarray]:
+        """The next batch; raises what the drawing thread raised."""
+        item = self._queue.get()
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def close(self) -> None:
+        """Stop the thread."""
+        self._stop.set()
+        self._thread.join(10)
+
+    def draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Batch number `step`."""
+        size, count = self.stage(step)
+        rng = np.random.default_rng((self.recipe.seed, step))
+        chosen = rng.choice(len(self.images), count, p=self.weights)
+        crops = [draw_crop(self.images[index], size, self.recipe, rng) for index in chosen]
+        return np.stack([crop.image for crop in crops]), np.stack([crop.target for crop in crops])
+
+    def _produce(self, step: int) -> None:
+        while not self._stop.is_set():
+            started = time.thread_time()
+            try:
+                item: tuple[np.ndarray, np.ndarray] | Exception = self.draw(step)
+            except Exception as error:  # noqa: BLE001  handed to the training thread, which raises it
+                item = error
+            self.seconds += time.thread_time() - started
+            step += 1
+            while not self._stop.is_set():
+                try:
+                    self._queue.put(item, timeout=0.5)
+                    break
+                except queue.Full:
+                    continue

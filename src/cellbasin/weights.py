@@ -1,0 +1,152 @@
+"""Weights files: safetensors with a JSON header that says everything needed to use them, and nothing executable."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+SHIPPED = Path(__file__).parent / "models"
+HEADER_KEY = "cellbasin"
+FORMAT = 1
+
+
+class WeightsError(ValueError):
+    """A weights file that cannot be used: what was found, what was expected, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Architecture:
+    """What the network is built from (paper, "Deep neural network").
+
+    channels: maps per scale; stem: 1 = the paper's, 2 = the U-Net works at half resolution; inputs: image channels
+    (primary, nuclear); outputs: flow y, flow x, logit; refine: maps of the refinement at full resolution (0 = none);
+    refine_inputs: maps it is given for each pixel. With two inputs beside them they make 16, one register's worth.
+    """
+
+    channels: tuple[int, ...] = (32, 64, 128, 256)
+    stem: int = 2
+    inputs: int = 2
+    outputs: int = 3
+    refine: int = 16
+    refine_inputs: int = 14
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "channels", tuple(int(c) for c in self.channels))
+        sizes = (*self.channels, self.stem, self.inputs, self.outputs, self.refine_inputs)
+        if not self.channels or self.stem not in (1, 2, 4) or min(sizes) < 1 or max(sizes) > 4096 or self.refine < 0:
+            raise WeightsError(f"architecture {asdict(self)} is not one this version can build")
+
+    @property
+    def divisor(self) -> int:
+        """Tiles must be a multiple of this in height and width."""
+        return self.stem * 2 ** (len(self.channels) - 1)
+
+
+PAPER = Architecture(stem=1, refine=0)
+HALF = Architecture()
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """The header of a weights file.
+
+    name: of the model; architecture; diameter: object diameter in pixels that images are resized to; licence and
+    sources of the training data; recipe, seeds and scores: free-form records; size_model: coefficients of the style →
+    diameter regression; ranges: int8 ranges by tensor name; note: a warning shown at load.
+    """
+
+    name: str
+    architecture: Architecture
+    diameter: float = 30.0
+    licence: str = ""
+    sources: tuple[str, ...] = ()
+    recipe: dict[str, Any] = field(default_factory=dict)
+    scores: dict[str, Any] = field(default_factory=dict)
+    size_model: dict[str, Any] = field(default_factory=dict)
+    ranges: dict[str, Any] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A loaded weights file: its card, its tensors (float32 by name) and the SHA-256 of the file."""
+
+    card: Card
+    tensors: dict[str, np.ndarray]
+    sha256: str
+
+
+def load_weights(name_or_path: str | Path) -> Weights:
+    """Load a shipped model by name (see `model_names`) or a file by path.
+
+    Raises WeightsError for an unknown name, a missing file, or a file that is not a cellbasin weights file.
+
+    >>> load_weights("no-such-model")
+    Traceback (most recent call last):
+    cellbasin.weights.WeightsError: no model named 'no-such-model' ...
+    """
+    path = _find(name_or_path)
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = (file.metadata() or {}).get(HEADER_KEY)
+            tensors = {key: file.get_tensor(key).astype(np.float32) for key in file.keys()}
+    except (SafetensorError, OSError, ValueError, TypeError) as error:
+        raise WeightsError(f"{path} is not a readable weights file ({error}): expected safetensors written by cellbasin") from error
+    if header is None:
+        raise WeightsError(f"{path} has no cellbasin header: expected a file written by 'cellbasin train' or 'cellbasin models add'")
+    for key, tensor in tensors.items():
+        if not np.isfinite(tensor).all():
+            raise WeightsError(f"{path}: tensor {key!r} holds NaN or infinite values; the training that wrote it has failed")
+    return Weights(_parse(header, path), tensors, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def save_weights(path: str | Path, card: Card, tensors: dict[str, np.ndarray], dtype: type = np.float16) -> None:
+    """Write a weights file (float16 by default: 13 MB for the shipped network); written aside, then renamed."""
+    path = Path(path)
+    header = {"format": FORMAT, **asdict(card)}
+    data = save(
+        {key: np.ascontiguousarray(value, dtype) for key, value in tensors.items()},
+        metadata={HEADER_KEY: json.dumps(header, sort_keys=True)},
+    )
+    partial = path.with_name(path.name + ".partial")
+    try:
+        partial.write_bytes(data)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def model_names() -> list[str]:
+    """Names of the models that ship with the package."""
+    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+
+
+def _find(name_or_path: str | Path) -> Path:
+    shipped = SHIPPED / f"{name_or_path}.safetensors"
+    if str(name_or_path) in model_names():
+        return shipped
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    known = ", ".join(model_names()) or "none"
+    raise WeightsError(f"no model named '{name_or_path}' and no such file; shipped models: {known}; or give the path of a weights file")
+
+
+def _parse(header: str, path: Path) -> Card:
+    try:
+        fields = json.loads(header)
+        version = fields.pop("format")
+        if version != FORMAT:
+            raise WeightsError(f"{path} has format {version}, this version of cellbasin reads {FORMAT}: update cellbasin")
+        architecture = Architecture(**fields.pop("architecture"))
+        fields["sources"] = tuple(fields.get("sources", ()))
+        return Card(architecture=architecture, **fields)
+    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        raise WeightsError(f"{path}: the header cannot be understood ({error!r})") from error
