@@ -48,8 +48,8 @@ def find_root(parent: NDArray, i: int) -> int:
 def find_pieces(volume: Labels, steps: NDArray[np.int64], ignore: int, background: int, out: NDArray) -> int:
     """Union-find: `out` holds the index of an earlier pixel of the piece, in the end the piece's number.
 
-    The first of `steps` must be a face of the first axis: of objects, every other earlier neighbour touches it,
-    so they are joined already.
+    The first of `steps` must be a face of the first axis: of objects, every other earlier neighbour touches
+    it, so they are joined already.
     """
     nz, ny, nx = volume.shape
     i = -1
