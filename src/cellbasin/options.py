@@ -1,0 +1,57 @@
+"""The options of a segmentation: their one definition, from which the Python API, the command line and forms are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+
+def option(default: Any, help: str, *, unit: str = "", low: float | None = None, high: float | None = None) -> Any:  # noqa: A002
+    """A dataclass field with what a user interface needs: one line of help, unit, allowed range."""
+    return field(default=default, metadata={"help": help, "unit": unit, "low": low, "high": high})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """How an image is segmented; checked when made (ValueError names the option, what was found and what is allowed).
+
+    >>> Options(diameter=25).flow_threshold
+    0.4
+    >>> Options(overlap=2)
+    Traceback (most recent call last):
+    ValueError: overlap is 2, expected a number from 0.0 to 0.9
+    """
+
+    diameter: float | None = option(
+        None, "Typical object diameter; estimated for each image when not given.", unit="px", low=1.0, high=10000.0
+    )
+    channels: tuple[int, ...] | None = option(
+        None, "Channel to segment and, after a comma, the nuclear channel; numbers from 0. RGB is read as gray when not given."
+    )
+    axes: str | None = option(None, "Meaning of the axes, such as YX, CYX or YXC; read from the file when not given.")
+    augment: bool = option(False, "Average over four flipped views of overlapping tiles: slower, slightly better.")
+    probability_threshold: float = option(0.5, "Pixels more probable than this are inside a cell.", low=0.0, high=1.0)
+    flow_threshold: float = option(
+        0.4, "Objects whose flows differ more than this from the predicted ones are dropped; 0 keeps all.", low=0.0, high=100.0
+    )
+    min_size: int = option(15, "Smaller objects are dropped.", unit="px", low=0, high=10**9)
+    overlap: float = option(0.1, "Overlap of neighbouring tiles.", low=0.0, high=0.9)
+    tile: int = option(224, "Side of a tile, after resizing.", unit="px", low=64, high=4096)
+    batch: int = option(8, "Tiles the network sees at once.", low=1, high=1024)
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value, low, high = getattr(self, item.name), item.metadata["low"], item.metadata["high"]
+            if low is not None and value is not None and not (isinstance(value, int | float) and low <= value <= high):
+                raise ValueError(f"{item.name} is {value!r}, expected a number from {low} to {high}")
+        if self.tile % 16:
+            raise ValueError(f"tile is {self.tile}, expected a multiple of 16")
+        if self.channels is not None and not (
+            1 <= len(self.channels) <= 2 and all(isinstance(c, int) and c >= 0 for c in self.channels)
+        ):
+            raise ValueError(f"channels is {self.channels!r}, expected PRIMARY or PRIMARY,NUCLEAR: numbers from 0")
+
+    def as_dict(self) -> Mapping[str, Any]:
+        """The options by name, as stored with every result."""
+        return {item.name: getattr(self, item.name) for item in fields(self)}

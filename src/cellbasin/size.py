@@ -1,0 +1,68 @@
+"""How large the objects of an image are (paper, "Test time resizing"): from the style, then from a first segmentation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+SMALLEST, LARGEST = 4.0, 600.0  # pixels; estimates are kept within
+_GOOD = 0.15  # natural logarithm of a ratio of diameters: nearer than this is near enough
+
+
+@dataclass(frozen=True, slots=True)
+class SizeModel:
+    """Linear regression from the style (S,) to log(diameter of the objects as the network sees them / model's diameter)."""
+
+    coefficients: np.ndarray
+    intercept: float
+
+    @classmethod
+    def from_card(cls, size_model: Mapping[str, Any]) -> SizeModel | None:
+        """The size model of a weights header, or None where none was fitted."""
+        if not size_model:
+            return None
+        return cls(np.asarray(size_model["coefficients"], np.float32), float(size_model["intercept"]))
+
+    def log_ratio(self, style: np.ndarray) -> float:
+        """Estimated log(diameter seen / model's diameter) for a style (S,)."""
+        return float(style @ self.coefficients + self.intercept)
+
+
+def fit(styles: np.ndarray, log_ratios: np.ndarray, penalty: float = 1e-3) -> SizeModel:
+    """Ridge regression; styles (N, S), log_ratios (N,): log(diameter seen / model's diameter).
+
+    >>> styles = np.eye(3, dtype=np.float32)
+    >>> round(fit(styles, np.array([0.0, 1.0, 2.0])).log_ratio(styles[2]), 2)
+    2.0
+    """
+    mean_style, mean_ratio = styles.mean(axis=0), log_ratios.mean()
+    centred = (styles - mean_style).astype(np.float64)
+    gram = centred.T @ centred / len(centred)
+    right = centred.T @ (log_ratios - mean_ratio) / len(centred)
+    scale = max(float(np.trace(gram)) / len(gram), 1e-12)
+    coefficients = np.linalg.solve(gram + penalty * scale * np.eye(len(gram)), right)
+    return SizeModel(coefficients.astype(np.float32), float(mean_ratio - mean_style @ coefficients))
+
+
+def diameter_from_style(
+    model: SizeModel, style_at: Callable[[float], np.ndarray], model_diameter: float, rounds: int = 3
+) -> float:
+    """Estimate the diameter in image pixels; `style_at(diameter)` is the style of the image resized for that diameter.
+
+    Looks at the image as it is, then again at the size just estimated, until the estimate stays.
+    """
+    diameter = model_diameter
+    for _ in range(rounds):
+        ratio = model.log_ratio(style_at(diameter))
+        diameter = float(np.clip(diameter * np.exp(np.clip(ratio, -2, 2)), SMALLEST, LARGEST))
+        if abs(ratio) < _GOOD:
+            break
+    return diameter
+
+
+def fits(estimated: float, found: float) -> bool:
+    """Whether a segmentation made with one diameter stands although its objects turned out to have another."""
+    return abs(np.log(found / estimated)) < _GOOD
