@@ -1,0 +1,274 @@
+"""The method: one way from an image to its labels, the same for every program that calls it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellbasin import size
+from cellbasin.dynamics import segment_flows
+from cellbasin.engines import Engine, choose_engine
+from cellbasin.image import Image, as_image
+from cellbasin.intensity import select_channels
+from cellbasin.labels import diameters
+from cellbasin.options import Options
+from cellbasin.resize import resize
+from cellbasin.results import Segmentation, object_table
+from cellbasin.tiling import Blender, Tiling, cut, plan_flipped_tiles, plan_tiles
+from cellbasin.version import VERSION
+from cellbasin.weights import Weights, WeightsError, load_weights
+
+FLOW_SCALE = 5.0  # the network's maps are 5 x flow (paper, "Deep neural network")
+DEFAULT_MODEL = "general"
+_FEW_TILES = 9  # enough for the style of a large image
+_LARGE = 1 << 21  # pixels after resizing; of a larger image a window is enough to measure objects in
+
+Progress = Callable[[str, float], bool | None]
+
+
+class Cancelled(Exception):  # noqa: N818
+    """Raised out of `segment` when the progress callback returned False."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Maps:
+    """What the network says about an image: flow (2, Y, X), probability (Y, X), style (S,), at the image's size."""
+
+    flow: np.ndarray
+    probability: np.ndarray
+    style: np.ndarray
+
+
+def load_model(
+    name_or_path: str | Path | Sequence[str | Path] = DEFAULT_MODEL, *, engine: str = "auto", precision: str = "auto"
+) -> Model:
+    """Load a shipped model by name or a weights file; several of one object diameter make an ensemble.
+
+    engine: "auto", "openvino" or "torch"; precision: "auto", "float32", "bf16" or "int8" (`cellbasin doctor` tells
+    what "auto" chooses and why). Raises WeightsError for names and files that cannot be used, ValueError for an
+    engine or precision that is not to be had here.
+
+    >>> model = load_model()
+    >>> model.card.name
+    'general'
+    """
+    single = isinstance(name_or_path, str | Path)
+    weights = [load_weights(name) for name in ([name_or_path] if single else name_or_path)]
+    return Model(weights, engine=engine, precision=precision)
+
+
+class Model:
+    """One network, or an ensemble whose maps are averaged, ready to segment."""
+
+    def __init__(self, weights: Sequence[Weights], *, engine: str = "auto", precision: str = "auto") -> None:
+        if not weights:
+            raise WeightsError("no weights given: pass at least one model name or file")
+        first = weights[0].card
+        for other in weights[1:]:
+            if other.card.diameter != first.diameter:
+                raise WeightsError(
+                    f"models of different object diameters ({first.diameter:g} and {other.card.diameter:g} px) cannot be averaged"
+                )
+        self.weights = tuple(weights)
+        self.card = first
+        self.engines: tuple[Engine, ...] = tuple(choose_engine(w, engine, precision) for w in weights)
+
+    def segment(
+        self,
+        image: np.ndarray | Image,
+        axes: str | None = None,
+        channels: tuple[int, ...] | None = None,
+        diameter: float | None = None,
+        *,
+        options: Options | None = None,
+        progress: Progress | None = None,
+    ) -> Segmentation:
+        """Segment one 2D image.
+
+        image: any integer or float dtype, with axes as `as_image` understands them (or an `Image`). axes, channels and
+        diameter (pixels; estimated when None) override those of `options`. progress(stage, part 0..1) is called often;
+        when it returns False, `Cancelled` is raised. The image is not modified. Raises ValueError or TypeError for
+        images, axes and channels that cannot be used.
+
+        >>> from cellbasin.generator import generate
+        >>> sample = generate("nuclei", (96, 96), seed=1)
+        >>> segmentation = load_model().segment(sample.image, axes="CYX", channels=(0,), diameter=30)
+        >>> segmentation.labels.shape
+        (96, 96)
+        """
+        given = {"axes": axes, "channels": channels, "diameter": diameter}
+        options = replace(options or Options(), **{key: value for key, value in given.items() if value is not None})
+        named = as_image(image, options.axes)
+        if "Z" in named.axes:
+            raise ValueError(f"found a volume (axes {named.axes}), expected a 2D image: pass one plane at a time")
+        pixels = select_channels(named, options.channels)
+        started = time.perf_counter()
+        run = _Run(self, pixels, options, progress)
+        result = run.with_given_diameter(options.diameter) if options.diameter else run.with_estimated_diameter()
+        record = self._provenance(options, named, run.diameter, time.perf_counter() - started)
+        table = object_table(result.labels, run.maps.probability, result.flow_errors)
+        return Segmentation(
+            result.labels, run.maps.flow, run.maps.probability, run.maps.style, run.diameter, table, record
+        )
+
+    def segment_many(
+        self, images: Iterable[np.ndarray | Image], *, options: Options | None = None, progress: Progress | None = None
+    ) -> Iterator[Segmentation]:
+        """Segment images one by one, each when its result is asked for; see `segment`."""
+        for image in images:
+            yield self.segment(image, options=options, progress=progress)
+
+    def predict(
+        self, pixels: np.ndarray, diameter: float, options: Options | None = None, progress: Progress | None = None
+    ) -> Maps:
+        """The network's maps of normalised pixels (2, Y, X) float32 whose objects have this diameter (pixels)."""
+        options = options or Options()
+        scaled, tiling = self._plan(pixels, diameter, options)
+        maps, style = self._run_tiles(scaled, tiling, range(len(tiling)), options.batch, _part(progress, "network"))
+        maps = resize(maps, pixels.shape[1:])
+        flow = maps[:2]
+        flow *= np.float32(1 / FLOW_SCALE)
+        return Maps(flow, _sigmoid(maps[2]), style)
+
+    def style(self, pixels: np.ndarray, diameter: float, options: Options | None = None) -> np.ndarray:
+        """The mean style (S,) over at most nine tiles of pixels (2, Y, X) resized for a diameter."""
+        options = options or Options()
+        scaled, tiling = self._plan(pixels, diameter, replace(options, augment=False))
+        chosen = np.unique(np.linspace(0, len(tiling) - 1, min(len(tiling), _FEW_TILES)).round().astype(int))
+        return self._styles(scaled, tiling, chosen.tolist(), options.batch)
+
+    def _plan(self, pixels: np.ndarray, diameter: float, options: Options) -> tuple[np.ndarray, Tiling]:
+        scale = self.card.diameter / diameter
+        shape = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[2] * scale)))
+        divisor = max(engine.divisor for engine in self.engines)
+        if options.augment:
+            tiling = plan_flipped_tiles(shape, options.tile, divisor)
+        else:
+            tiling = plan_tiles(shape, options.tile, options.overlap, divisor)
+        return resize(pixels, shape), tiling
+
+    def _run_tiles(
+        self, scaled: np.ndarray, tiling: Tiling, indices: Sequence[int], batch: int, tell: Callable[[float], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        blender = Blender(tiling, maps=3)
+        style = np.zeros(self.card.architecture.channels[-1], np.float64)
+        for start in range(0, len(indices), batch):
+            tell(start / len(indices))
+            chosen = list(indices[start : start + batch])
+            tiles = cut(scaled, tiling, chosen)
+            outputs = [engine.run(tiles) for engine in self.engines]
+            blender.add(sum(maps for maps, _ in outputs) / np.float32(len(outputs)), chosen)
+            style += outputs[0][1].sum(axis=0)
+        return blender.result(), (style / len(indices)).astype(np.float32)
+
+    def _styles(self, scaled: np.ndarray, tiling: Tiling, indices: Sequence[int], batch: int) -> np.ndarray:
+        styles = [
+            self.engines[0].run(cut(scaled, tiling, indices[start : start + batch]))[1]
+            for start in range(0, len(indices), batch)
+        ]
+        return np.concatenate(styles).mean(axis=0)
+
+    def _provenance(self, options: Options, image: Image, diameter: float, seconds: float) -> dict[str, Any]:
+        engine = self.engines[0]
+        return {
+            "program": "cellbasin",
+            "version": VERSION,
+            "models": [{"name": w.card.name, "sha256": w.sha256} for w in self.weights],
+            "engine": engine.name,
+            "precision": engine.precision,
+            "engine_reason": engine.reason,
+            "options": dict(options.as_dict()),
+            "diameter": round(float(diameter), 3),
+            "diameter_source": "given" if options.diameter else "estimated",
+            "image": {"name": image.name, "shape": list(image.array.shape), "axes": image.axes},
+            "seconds": round(seconds, 3),
+        }
+
+
+class _Run:
+    """One image on its way: keeps the maps of the last pass, so that a pass is not done twice."""
+
+    def __init__(self, model: Model, pixels: np.ndarray, options: Options, progress: Progress | None) -> None:
+        self.model, self.pixels, self.options, self.progress = model, pixels, options, progress
+        self.diameter = 0.0
+        self.maps: Maps
+
+    def with_given_diameter(self, diameter: float) -> Any:
+        self.diameter = diameter
+        self.maps = self.model.predict(self.pixels, diameter, self.options, self.progress)
+        _tell(self.progress, "labels", 0.0)
+        return self._labels(self.maps, diameter)
+
+    def with_estimated_diameter(self) -> Any:
+        """Paper, "Test time resizing": from the style, then from the objects found at that size."""
+        _tell(self.progress, "diameter", 0.0)
+        estimate = self._from_style()
+        window = self._window(estimate)
+        if window is not None:
+            maps = self.model.predict(window, estimate, self.options)
+            measured = _measured(self._labels(maps, estimate).labels)
+            return self.with_given_diameter(measured or estimate)
+        result = self.with_given_diameter(estimate)
+        measured = _measured(result.labels)
+        if measured is None or size.fits(estimate, measured):
+            return result
+        return self.with_given_diameter(measured)
+
+    def _from_style(self) -> float:
+        model = self.model
+        regression = size.SizeModel.from_card(model.card.size_model)
+        if regression is None:
+            return model.card.diameter
+        return size.diameter_from_style(
+            regression, lambda diameter: model.style(self.pixels, diameter, self.options), model.card.diameter
+        )
+
+    def _window(self, diameter: float) -> np.ndarray | None:
+        """The middle of an image that is large at this diameter, for measuring objects; None where all of it is small."""
+        scale = self.model.card.diameter / diameter
+        height, width = self.pixels.shape[1:]
+        part = np.sqrt(_LARGE / (height * width * scale**2))
+        if part >= 0.75:
+            return None
+        wanted = (int(height * part), int(width * part))
+        top, left = (height - wanted[0]) // 2, (width - wanted[1]) // 2
+        return self.pixels[:, top : top + wanted[0], left : left + wanted[1]]
+
+    def _labels(self, maps: Maps, diameter: float) -> Any:
+        return segment_flows(
+            maps.flow,
+            maps.probability,
+            probability_threshold=self.options.probability_threshold,
+            flow_threshold=self.options.flow_threshold or None,
+            min_size=self.options.min_size,
+            step=max(1.0, diameter / self.model.card.diameter),
+        )
+
+
+def _measured(labels: np.ndarray) -> float | None:
+    """Median diameter of the objects, where there are any."""
+    found = diameters(labels)
+    return float(np.clip(np.median(found), size.SMALLEST, size.LARGEST)) if found.size else None
+
+
+def _sigmoid(logit: np.ndarray) -> np.ndarray:
+    """In place, without overflow."""
+    np.clip(logit, -30, 30, out=logit)
+    np.negative(logit, out=logit)
+    np.exp(logit, out=logit)
+    logit += 1
+    return np.reciprocal(logit, out=logit)
+
+
+def _tell(progress: Progress | None, stage: str, part: float) -> None:
+    if progress is not None and progress(stage, part) is False:
+        raise Cancelled(f"cancelled during {stage}")
+
+
+def _part(progress: Progress | None, stage: str) -> Callable[[float], None]:
+    return lambda part: _tell(progress, stage, part)
