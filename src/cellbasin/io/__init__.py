@@ -1,0 +1,28 @@
+"""Files: read images and labels, find them in folders, write results; every file whole or not at all."""
+
+from .errors import ReadError, WriteError
+from .find import Record, find_images, find_pairs, natural_key, read_index
+from .overlay import display, flow_colours, overlay
+from .read import SUFFIXES, read_image, read_labels
+from .write import write_flows, write_labels, write_overlay, write_seg, write_table
+
+__all__ = [
+    "SUFFIXES",
+    "ReadError",
+    "Record",
+    "WriteError",
+    "display",
+    "find_images",
+    "find_pairs",
+    "flow_colours",
+    "natural_key",
+    "overlay",
+    "read_image",
+    "read_index",
+    "read_labels",
+    "write_flows",
+    "write_labels",
+    "write_overlay",
+    "write_seg",
+    "write_table",
+]

@@ -1,0 +1,307 @@
+"""Find images, pairs of image and labels, and annotated data sets in folders."""
+
+from __future__ import annotations
+
+import csv
+import glob
+import math
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ReadError
+from .read import SUFFIXES
+
+MASK_ENDINGS = ("_masks", "_cp_masks")
+"""What is added to an image's stem in the names of its labels, in the order in which they are looked for."""
+
+OUTPUT_ENDINGS = (
+    *MASK_ENDINGS,
+    "_seg",
+    "_overlay",
+    "_outlines",
+    "_flows",
+    "_flows_0",
+    "_flows_1",
+    "_flows_2",
+    "_cellprob",
+    "_cp_output",
+    "_cp_outlines",
+    "_cp_cellprob",
+    "_cp_flows",
+    "_size",
+    "_predicted_diams",
+    "_train_losses",
+    "_test_losses",
+)
+"""Stems with these endings are results (ours, or Cellpose's), not images."""
+
+_LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy")
+_INDEX = "index.csv"
+
+
+@dataclass(frozen=True)
+class Record:
+    """One annotated image of a data set.
+
+    Attributes
+    ----------
+    source, split, name : where it belongs ("train" or "test", "" where a folder has no splits) and its stem.
+    image, masks : paths of the image and of its labels.
+    layout : "gray", "rgb" or "nucleus-cytoplasm" (first channel nucleus, second cytoplasm); "" if unknown.
+    group : images of one field, photo or burst share it, and no split may part them.
+    category, polarity : what is seen, and whether it is brighter than its surroundings; "" if unknown.
+    diameter : median diameter of the objects in pixels, None if unknown.
+    objects : number of objects, None if unknown.
+    annotated : fraction of the image that is annotated.
+    """
+
+    source: str
+    split: str
+    name: str
+    image: Path
+    masks: Path
+    layout: str = ""
+    group: str = ""
+    category: str = ""
+    polarity: str = ""
+    diameter: float | None = None
+    objects: int | None = None
+    annotated: float = 1.0
+
+
+def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """List the images that files, folders and patterns stand for.
+
+    Parameters
+    ----------
+    inputs : files (taken as they are, unless they are results of another file in the list), folders (their
+        images, not those of folders inside) and patterns with `*`, `?`, `[]` or `**`. Of folders and
+        patterns, hidden files and results are left out.
+
+    Returns
+    -------
+    Paths, in the order of the inputs, within each in natural order ("img2" before "img10"), each once.
+
+    Raises
+    ------
+    ReadError for an input that does not exist or holds no image.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("img10.tif", "img2.png", "img2_masks.tif", "notes.txt"):
+    ...         _ = Path(folder, name).touch()
+    ...     [path.name for path in find_images([folder])]
+    ['img2.png', 'img10.tif']
+    """
+    found: dict[Path, Path] = {}
+    named: list[Path] = []
+    for item in inputs:
+        path = Path(item)
+        if path.is_file():
+            named.append(path)
+        for image in _expand(path):
+            found.setdefault(image.resolve(), image)
+    stems = {(image.resolve().parent, image.stem) for image in found.values()}
+    results = {path.resolve() for path in named if _is_result_of(path, stems)}
+    return [image for key, image in found.items() if key not in results]
+
+
+def find_pairs(folder: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
+    """Pair the images of a folder with their labels.
+
+    Parameters
+    ----------
+    folder : holds for every image STEM.* (or STEM_img.*) its labels STEM_masks.* (or STEM_cp_masks.*): .tif,
+        .tiff, .png or .npy.
+
+    Returns
+    -------
+    (image, labels) paths in natural order.
+
+    Raises
+    ------
+    ReadError when the folder is missing, holds no image, or an image has no labels.
+    """
+    images = find_images([folder])
+    labels = [_labels_of(image) for image in images]
+    missing = [image.name for image, path in zip(images, labels, strict=True) if path is None]
+    if missing:
+        raise ReadError(
+            f"{folder}: found {len(missing)} of {len(images)} images without labels ({_listed(missing)}); "
+            f"expected "
+            f"STEM{MASK_ENDINGS[0]}.tif or .png beside each: add them or move the images elsewhere"
+        )
+    return [(image, path) for image, path in zip(images, labels, strict=True) if path is not None]
+
+
+def read_index(folder: str | os.PathLike[str], split: str | None = None) -> list[Record]:
+    """List an annotated data set: one with `index.csv`, or a folder of pairs, plain or in subfolders named by
+    split.
+
+    Parameters
+    ----------
+    folder : holds `index.csv` with at least the columns source, split and name, and the files
+        SOURCE/SPLIT/NAME.png (or any ending that is read) with NAME_masks.png; or pairs as `find_pairs` wants
+        them, in the folder or in its subfolder `split`.
+    split : keep only this split ("train", "test"); None keeps all. A plain folder of pairs is taken whole.
+
+    Returns
+    -------
+    Records in the order of the index, or in natural order.
+
+    Raises
+    ------
+    ReadError when something is missing.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ReadError(
+            f"{folder}: no such folder; expected a data set with {_INDEX} or pairs of image and labels"
+        )
+    index = folder / _INDEX
+    if index.is_file():
+        records = _indexed(index)
+        kept = [record for record in records if split in (None, record.split)]
+        if not kept:
+            known = sorted({record.split for record in records})
+            raise ReadError(f"{index}: found no line for split {split!r}; expected one of {known}")
+        return kept
+    parts = [
+        folder / name
+        for name in (("train", "test") if split is None else (split,))
+        if (folder / name).is_dir()
+    ]
+    records = []
+    for part in parts or [folder]:
+        for image, masks in find_pairs(part):
+            name = part.name if parts else ""
+            records.append(Record(folder.resolve().name, name, image.stem, image, masks, group=image.stem))
+    return records
+
+
+def natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:
+    """Sort key that puts "img2" before "img10" and ignores case.
+
+    >>> sorted([Path("b1"), Path("a10"), Path("A9")], key=natural_key)[0].name
+    'A9'
+    """
+    parts = re.split(r"([0-9]+)", str(path))
+    keys = [
+        (0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part.casefold())
+        for part in parts
+    ]
+    return (*keys, (2, 0, str(path)))
+
+
+def _expand(path: Path) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        images = _images_among(path.iterdir())
+        where = "folder"
+    elif glob.has_magic(str(path)):
+        images = _images_among(Path(match) for match in glob.glob(os.path.expanduser(path), recursive=True))
+        where = "pattern"
+    else:
+        raise ReadError(f"{path}: no such file or folder; expected images: check the name")
+    if not images:
+        raise ReadError(
+            f"{path}: found no image with this {where}; expected files ending in {' '.join(SUFFIXES)}"
+        )
+    return images
+
+
+def _images_among(paths: Iterable[Path]) -> list[Path]:
+    kept = [
+        path
+        for path in paths
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith(".")
+        and not path.stem.endswith(OUTPUT_ENDINGS)
+        and path.is_file()
+    ]
+    return sorted(kept, key=natural_key)
+
+
+def _is_result_of(path: Path, stems: set[tuple[Path, str]]) -> bool:
+    parent = path.resolve().parent
+    return any(
+        path.stem.endswith(ending) and (parent, path.stem.removesuffix(ending)) in stems
+        for ending in OUTPUT_ENDINGS
+    )
+
+
+def _labels_of(image: Path) -> Path | None:
+    for stem in (image.stem, image.stem.removesuffix("_img")):
+        for ending in MASK_ENDINGS:
+            for suffix in _LABEL_SUFFIXES:
+                path = image.with_name(f"{stem}{ending}{suffix}")
+                if path.is_file():
+                    return path
+    return None
+
+
+def _indexed(index: Path) -> list[Record]:
+    try:
+        with index.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ReadError(f"{index}: cannot be read ({error}); expected a CSV table in UTF-8") from error
+    if not rows:
+        raise ReadError(f"{index}: found no lines; expected one for each image")
+    absent = [column for column in ("source", "split", "name") if column not in rows[0]]
+    if absent:
+        raise ReadError(
+            f"{index}: found no column {_listed(absent)}; expected at least source, split and name"
+        )
+    return [_record(index, number, row) for number, row in enumerate(rows, 2)]
+
+
+def _record(index: Path, number: int, row: dict[str, str]) -> Record:
+    base = index.parent / row["source"] / row["split"]
+    name = row["name"]
+    images = [path for suffix in (".png", ".jpg", *SUFFIXES) if (path := base / f"{name}{suffix}").is_file()]
+    masks = [
+        path for suffix in _LABEL_SUFFIXES if (path := base / f"{name}{MASK_ENDINGS[0]}{suffix}").is_file()
+    ]
+    if not images or not masks:
+        wanted = f"{name}.png" if not images else f"{name}{MASK_ENDINGS[0]}.png"
+        raise ReadError(
+            f"{index}: line {number} names {base / wanted}, which does not exist; expected a file for every "
+            f"line"
+        )
+    diameter, objects = (
+        _number(index, number, row, "median_diameter_px"),
+        _number(index, number, row, "objects"),
+    )
+    annotated = _number(index, number, row, "annotated")
+    return Record(
+        row["source"],
+        row["split"],
+        name,
+        images[0],
+        masks[0],
+        layout=row.get("layout") or "",
+        group=row.get("group") or name,
+        category=row.get("category") or "",
+        polarity=row.get("polarity") or "",
+        diameter=diameter,
+        objects=None if objects is None else int(objects),
+        annotated=1.0 if annotated is None else annotated,
+    )
+
+
+def _number(index: Path, number: int, row: dict[str, str], column: str) -> float | None:
+    text = row.get(column) or ""
+    try:
+        value = float(text) if text else math.nan
+    except ValueError as error:
+        raise ReadError(f"{index}: line {number} has {text!r} for {column}; expected a number") from error
+    return value if math.isfinite(value) else None
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")

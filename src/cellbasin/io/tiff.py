@@ -1,0 +1,133 @@
+"""TIFF through tifffile: the first series, with axes and voxel size, never half of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import tifffile
+
+from .errors import ReadError
+from .raw import Raw, check_decoded_size
+from .tiff_structure import check_structure
+
+_ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
+_UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0}
+_UM |= {"\\u00B5m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
+# What tifffile only logs although pixels or axes are lost.
+_DAMAGE = (
+    "corrupt",
+    "zeroed",
+    "missing",
+    "failed to re",
+    "invalid offset",
+    "incompletely",
+    "raised",
+    "incorrect",
+)
+
+
+def read_tiff(path: Path) -> Raw:
+    """Read the first series of a TIFF, BigTIFF, OME-TIFF or ImageJ file, compressed or not.
+
+    Returns
+    -------
+    Raw : axes of length 1 are left out; palettes (ImageJ's colour look-up tables) are ignored and alpha is
+        dropped; axes are None when the file says nothing that is one of T, C, S, Z, Y, X.
+
+    Raises
+    ------
+    ReadError when data are missing, or whatever tifffile and its codecs raise for a damaged file.
+    """
+    with _listening() as complaints, tifffile.TiffFile(path) as tif:
+        if not tif.series:
+            raise ReadError(f"{path}: found a TIFF file without any image in it; expected at least one")
+        series = tif.series[0]
+        check_decoded_size(path, series.shape, series.dtype.itemsize)
+        check_structure(path, tif, series)
+        array, axes = series.asarray(), series.axes
+        sizes = _voxel_sizes(tif, series.keyframe)
+        alpha = bool(series.keyframe.extrasamples) and series.keyframe.extrasamples[-1] in _ALPHA
+    if complaints:
+        raise ReadError(
+            f"{path}: found a damaged TIFF file ({complaints[0]}); expected a whole one: copy or export it "
+            f"again"
+        )
+    if axes.endswith("S") and alpha:
+        array = array[..., 0] if array.shape[-1] == 2 else array[..., :-1]
+        axes = axes if array.ndim == len(axes) else axes[:-1]
+    if len(axes) != array.ndim or set(axes) - set("TCSZYX"):
+        return Raw(array, None, sizes)
+    return Raw(array, axes, sizes)
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[list[str]]:
+    """Collect what tifffile says in this thread about damage, which it only logs."""
+    complaints: list[str] = []
+    thread = threading.get_ident()
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            text = record.getMessage()
+            if record.thread == thread and any(word in text for word in _DAMAGE):
+                complaints.append(" ".join(text.split())[:160])
+
+    listener = Listener(logging.WARNING)
+    logger = logging.getLogger("tifffile")
+    logger.addHandler(listener)
+    try:
+        yield complaints
+    finally:
+        logger.removeHandler(listener)
+
+
+def _voxel_sizes(tif: Any, page: Any) -> dict[str, float]:
+    """µm by axis letter, where the file states a length (dots per inch come from no microscope)."""
+    if tif.is_ome:
+        found = _ome_sizes(tif.ome_metadata)
+    elif tif.is_imagej:
+        found = _imagej_sizes(tif.imagej_metadata or {}, page)
+    elif getattr(page.tags.get("ResolutionUnit"), "value", None) == 3:
+        found = {axis: 1e4 * size for axis, size in _baseline_sizes(page).items()}
+    else:
+        found = {}
+    return {axis: size for axis, size in found.items() if math.isfinite(size) and size > 0}
+
+
+def _ome_sizes(xml: str) -> dict[str, float]:
+    pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
+    if pixels is None:
+        return {}
+    sizes = {}
+    for axis in "ZYX":
+        unit = _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        if unit and pixels.get(f"PhysicalSize{axis}"):
+            sizes[axis] = unit * float(pixels.get(f"PhysicalSize{axis}", "nan"))
+    return sizes
+
+
+def _imagej_sizes(metadata: dict[str, Any], page: Any) -> dict[str, float]:
+    unit = _UM.get(str(metadata.get("unit", "")))
+    if not unit:
+        return {}
+    sizes = _baseline_sizes(page)
+    if isinstance(metadata.get("spacing"), float | int):
+        sizes["Z"] = abs(float(metadata["spacing"]))
+    return {axis: unit * size for axis, size in sizes.items()}
+
+
+def _baseline_sizes(page: Any) -> dict[str, float]:
+    """Length of a pixel in the file's own unit."""
+    sizes = {}
+    for axis in "YX":
+        tag = page.tags.get(f"{axis}Resolution")
+        if tag is not None and isinstance(tag.value, tuple) and tag.value[0]:
+            sizes[axis] = tag.value[1] / tag.value[0]
+    return sizes

@@ -1,0 +1,254 @@
+"""Write labels, flows, tables, pictures and Cellpose's `_seg.npy`; each file appears whole or not at all."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import Image as Pillow
+
+from cellbasin.image import Image
+
+from .atomic import atomic
+from .overlay import flow_colours, overlay
+
+_IMAGEJ_BYTES = 4 * 1000**3  # above this ImageJ's own format ends
+_UPSTREAM_FLOW = 5.0  # Cellpose stores flows as its network gives them, five times the unit vectors
+
+
+def write_labels(
+    path: str | os.PathLike[str],
+    labels: np.ndarray,
+    voxel_size: tuple[float, ...] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write a label image: TIFF (zlib, opens in ImageJ with its pixel size) or PNG, by the name's ending.
+
+    Parameters
+    ----------
+    path : ending in .tif, .tiff or .png.
+    labels : integer (Y, X), or (Z, Y, X) for TIFF; stored as uint16, above 65535 objects as uint32 (TIFF
+        only). Not modified.
+    voxel_size : µm along the axes of the labels, kept in a TIFF file.
+    provenance : what can be written as JSON; kept in a TIFF file, where ImageJ shows it as the image's info.
+
+    Raises
+    ------
+    WriteError when the file cannot be written; ValueError when the format cannot hold the labels.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_labels(folder + "/cells_masks.tif", np.eye(5, dtype=np.int32))
+    ...     tifffile.imread(folder + "/cells_masks.tif").dtype
+    dtype('uint16')
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    highest = int(labels.max()) if labels.size else 0
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.ndim not in (2, 3) or labels.size == 0:
+        raise ValueError(
+            f"found labels {labels.dtype} {labels.shape}; expected whole numbers from 0 on, (Y, X) or (Z, Y, "
+            f"X)"
+        )
+    if suffix not in (".tif", ".tiff", ".png"):
+        raise ValueError(f"{path}: found the ending {suffix!r}; expected .tif or .png for labels")
+    if suffix == ".png" and (highest > 65535 or labels.ndim != 2):
+        raise ValueError(
+            f"{path}: a PNG file holds 65535 objects in two dimensions; write .tif for {highest} in "
+            f"{labels.ndim}"
+        )
+    stored = labels.astype(np.uint16 if highest <= 65535 else np.uint32)
+    with atomic(path) as temporary:
+        if suffix == ".png":
+            Pillow.fromarray(stored).save(temporary)
+        else:
+            shown = {"min": 0.0, "max": float(max(1, highest))}
+            _write_tiff(temporary, stored, "ZYX"[-stored.ndim :], voxel_size, provenance, shown)
+
+
+def write_flows(
+    path: str | os.PathLike[str],
+    flow: np.ndarray,
+    probability: np.ndarray,
+    voxel_size: tuple[float, ...] | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write flow and probability as the channels of one float32 TIFF file.
+
+    Parameters
+    ----------
+    path : ending in .tif.
+    flow : float (D, [Z,] Y, X), components in the order (z) y x. Not modified.
+    probability : float ([Z,] Y, X), the last channel. Not modified.
+    voxel_size, provenance : as in `write_labels`.
+
+    Raises
+    ------
+    WriteError when the file cannot be written; ValueError when the shapes do not fit.
+    """
+    if flow.shape != (probability.ndim, *probability.shape) or probability.ndim not in (2, 3):
+        raise ValueError(
+            f"found flow {flow.shape} and probability {probability.shape}; expected (2, Y, X) and (Y, X), or "
+            f"in 3D"
+        )
+    names = [*(f"flow {axis}" for axis in "zyx"[-len(flow) :]), "probability"]
+    stack = np.concatenate([flow, probability[None]]).astype(np.float32)
+    axes = "CYX"
+    if probability.ndim == 3:
+        stack, axes, names = np.moveaxis(stack, 0, 1), "ZCYX", names * len(probability)
+    with atomic(path) as temporary:
+        _write_tiff(
+            temporary, stack, axes, voxel_size, provenance, {"Labels": names, "min": -1.0, "max": 1.0}
+        )
+
+
+def _write_tiff(
+    path: Path,
+    array: np.ndarray,
+    axes: str,
+    voxel_size: tuple[float, ...] | None,
+    provenance: Mapping[str, Any] | None,
+    imagej: Mapping[str, Any],
+) -> None:
+    """ImageJ's dialect where it can hold the numbers, else plain TIFF with the same facts."""
+    told = json.dumps({"cellbasin": dict(provenance)}) if provenance else None
+    options: dict[str, Any] = {
+        "photometric": "minisblack",
+        "compression": "zlib",
+        "compressionargs": {"level": 4},
+    }
+    if voxel_size is not None:
+        options["resolution"] = (1 / voxel_size[-1], 1 / voxel_size[-2])
+    if array.dtype != np.uint32 and array.nbytes < _IMAGEJ_BYTES:
+        metadata: dict[str, Any] = {"axes": axes, **imagej}
+        if voxel_size is not None:
+            metadata |= {"unit": "um", "spacing": voxel_size[0]} if "Z" in axes else {"unit": "um"}
+        if told:
+            metadata["Info"] = told
+        tifffile.imwrite(path, array, imagej=True, metadata=metadata, **options)
+        return
+    metadata = {"axes": axes, **({"cellbasin": dict(provenance)} if provenance else {})}
+    if voxel_size is not None:
+        options["resolution"] = (1e4 / voxel_size[-1], 1e4 / voxel_size[-2])
+        options["resolutionunit"] = "CENTIMETER"
+    tifffile.imwrite(path, array, metadata=metadata, **options)
+
+
+def write_table(path: str | os.PathLike[str], table: Mapping[str, np.ndarray]) -> None:
+    """Write a table as CSV (UTF-8, comma, point): one line per object, columns in the mapping's order.
+
+    Parameters
+    ----------
+    path : ending in .csv.
+    table : name to one-dimensional array, all of one length; yes and no become 1 and 0, numbers that do not
+        exist stay empty.
+
+    Raises
+    ------
+    WriteError when the file cannot be written; ValueError when the columns differ in length.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_table(folder + "/a.csv", {"label": np.array([1, 2]), "error": np.array([0.125, np.nan])})
+    ...     Path(folder, "a.csv").read_text()
+    'label,error\\n1,0.125\\n2,\\n'
+    """
+    lengths = {name: np.shape(column) for name, column in table.items()}
+    if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
+        raise ValueError(f"found columns of shapes {lengths}; expected one dimension and one length")
+    columns = [[_cell(value) for value in np.asarray(column).tolist()] for column in table.values()]
+    with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(table)
+        writer.writerows(zip(*columns, strict=True))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    if isinstance(value, float):
+        return f"{value:.7g}" if math.isfinite(value) else ""
+    return str(value)
+
+
+def write_overlay(
+    path: str | os.PathLike[str],
+    image: np.ndarray | Image,
+    labels: np.ndarray,
+    channels: tuple[int, ...] | None = None,
+) -> None:
+    """Write the picture that `overlay` draws as PNG.
+
+    Raises
+    ------
+    WriteError when the file cannot be written; ValueError when the image does not fit the labels.
+    """
+    picture = Pillow.fromarray(overlay(image, labels, channels))
+    with atomic(path) as temporary:
+        picture.save(temporary, format="PNG", compress_level=4)
+
+
+def write_seg(
+    path: str | os.PathLike[str],
+    labels: np.ndarray,
+    flow: np.ndarray,
+    probability: np.ndarray,
+    diameter: float,
+    filename: str,
+    channels: tuple[int, int] = (0, 0),
+) -> None:
+    """Write what Cellpose's own window, its training and CellProfiler read: a dictionary of plain types and
+    arrays, pickled.
+
+    Parameters
+    ----------
+    path : ending in `_seg.npy`, beside the image.
+    labels, flow, probability : integer (Y, X), float (2, Y, X), float (Y, X). Not modified.
+    diameter : pixels.
+    filename : path or name of the image.
+    channels : Cellpose's numbers of the primary and nuclear channel (0 gray or none, 1 red, 2 green, 3 blue).
+
+    Raises
+    ------
+    WriteError when the file cannot be written; ValueError for volumes.
+    """
+    if labels.ndim != 2 or flow.shape != (2, *labels.shape) or probability.shape != labels.shape:
+        raise ValueError(
+            f"found labels {labels.shape} and flow {flow.shape}; expected two dimensions: save volumes as "
+            f"labels"
+        )
+    masks = labels.astype(np.uint16 if labels.max() < 65535 else np.uint32)
+    inside = np.clip(probability, 1e-6, 1 - 1e-6)
+    logit = np.log(inside / (1 - inside))
+    content = {
+        "outlines": masks * _outline(masks),
+        "masks": masks,
+        "chan_choose": [int(channel) for channel in channels],
+        "ismanual": np.zeros(int(masks.max()), bool),
+        "filename": str(filename),
+        "flows": [
+            flow_colours(flow)[None],
+            np.rint(255 * np.clip(probability, 0, 1)).astype(np.uint8)[None],
+            np.zeros((1, *labels.shape), np.uint8),
+            [],
+            np.concatenate([_UPSTREAM_FLOW * flow, logit[None]]).astype(np.float32),
+        ],
+        "diameter": float(diameter),
+    }
+    with atomic(path) as temporary:
+        np.save(temporary, np.array(content, dtype=object), allow_pickle=True)
+
+
+def _outline(masks: np.ndarray) -> np.ndarray:
+    """bool (Y, X): object pixels with another label, or the image's end, above, below, left or right."""
+    padded = np.pad(masks, 1)
+    inner = padded[1:-1, 1:-1]
+    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    return (inner > 0) & np.any([inner != near for near in neighbours], axis=0)
