@@ -19,6 +19,9 @@ def twin(mask):
     points = np.argwhere(mask)
     away = ((points - np.median(points, axis=0)) ** 2).sum(1)
     centres = points[away == away.min()]
+    if len(centres) > 1 and away.min() > 0.75:  # apart from each other: one of them
+        off_mean = ((centres - points.mean(0)) ** 2).sum(1)
+        centres = centres[off_mean <= off_mean.min() + 1e-9][:1]
     heat = np.zeros(mask.shape)
     kernel = np.full((3,) * mask.ndim, 1 / 3**mask.ndim)
     for _ in range(2 * int(np.sum(points.max(0) - points.min(0) + 1))):
@@ -58,6 +61,4 @@ def test_equals_the_slow_twin_on_random_shapes_but_for_repaired_pixels(seed, kin
     mask = blob(np.random.default_rng(seed), *kind)
     flow, slow = labels_to_flows(mask.astype(np.uint8)), twin(mask)
     different = np.abs(flow - slow).max(0) > 1e-6
-    if len(np.argwhere(mask)) and different.mean() > 0.5:
-        return  # median outside and ties: the twin has several sources
     assert different.sum() <= 0.03 * mask.sum()

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellbasin.heat import object_flows
+from cellbasin.labels import split_pieces
 from cellbasin.parallel import parallel_map, thread_count
 
 _TABLE_LIMIT = 1 << 22  # label values up to here index a table directly; larger or negative ones are renumbered first
@@ -42,22 +43,28 @@ def labels_to_flows(labels: NDArray[np.integer], *, ignore: int | None = None) -
     """
     compact, values = _compact(labels)
     flow = np.zeros((labels.ndim, *labels.shape), np.float32)
-    if labels.size == 0:
-        return flow
-    shape3 = (1,) * (3 - labels.ndim) + labels.shape
-    volume = compact.reshape(shape3)
-    boxes, counts = _bounding_boxes(volume, len(values) - 1)
-    wanted = counts > 0
-    wanted[0] = False
-    if ignore is not None:
-        wanted &= values != ignore
-    out = flow.reshape((labels.ndim, *shape3))
-
-    def run(group: NDArray[np.int64]) -> None:
-        object_flows(volume, group, boxes[group], counts[group], out)
-
-    parallel_map(run, _groups(boxes, np.flatnonzero(wanted)))
+    present = np.ones(len(values), bool) if ignore is None else values != ignore
+    torn = _fill_flows(compact, present, flow)
+    if torn.any():
+        pieces = split_pieces(np.where(torn[np.maximum(compact, 0)], compact, 0))
+        _fill_flows(pieces, np.ones(int(pieces.max()) + 1, bool), flow)
     return flow
+
+
+def _fill_flows(labels: NDArray[np.int32], wanted: NDArray[np.bool_], flow: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Write the flows of the wanted labels that are one piece and tell which are not."""
+    shape3 = (1,) * (3 - labels.ndim) + labels.shape
+    volume, out = labels.reshape(shape3), flow.reshape((labels.ndim, *shape3))
+    boxes, counts = _bounding_boxes(volume, len(wanted) - 1)
+    groups = _groups(boxes, np.flatnonzero(wanted & (counts > 0)))
+
+    def run(group: NDArray[np.int64]) -> NDArray[np.int64]:
+        return group[object_flows(volume, group, boxes[group], counts[group], out)]
+
+    torn = np.zeros(len(wanted), bool)
+    for found in parallel_map(run, groups):
+        torn[found] = True
+    return torn
 
 
 def _compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
