@@ -1,6 +1,6 @@
 """A procedural generator of annotated microscope images, for examples, tests, benchmarks and training.
 
-Everything is drawn by rule from a seed, nothing is copied from a real image, so what it draws is free of licences.
+Everything is drawn by rule from a seed; nothing is copied from a real image, so no licence hangs on it.
 
 >>> from cellbasin.generator import generate
 >>> sample = generate("phase", (96, 96), diameter=24, seed=1)

@@ -30,7 +30,7 @@ def solid(depth: Field, softness: float) -> Field:
 
 
 def brightness(rng: Generator, number: int) -> NDArray[np.float64]:
-    """How bright each of `number` cells is: log-normal, by an amount that varies from image to image; (number,).
+    """How bright each of `number` cells is: log-normal, more or less so from image to image; (number,).
 
     >>> brightness(np.random.default_rng(0), 3).shape
     (3,)
@@ -39,7 +39,7 @@ def brightness(rng: Generator, number: int) -> NDArray[np.float64]:
 
 
 def glow(rng: Generator, signal: Field, diameter: float) -> Field:
-    """What a wide-field microscope adds to the focal plane `signal`: blur, haze, background, cells out of focus."""
+    """What a wide-field microscope adds to the focal plane `signal`: blur, haze, background, ghosts."""
     sharp = blur(signal, log_between(rng, 0.5, 1.0 + 0.05 * diameter))
     haze = between(rng, 0, 0.4) * blur(signal, diameter * between(rng, 0.4, 2))
     area = signal.size / (20 * diameter**2)
@@ -91,7 +91,7 @@ def _nuclear_channel(rng: Generator, scene: Scene, inside: Field) -> Field:
 def cytoplasm(rng: Generator, scene: Scene) -> NDArray:
     """Whole cells (channel 0) and their nuclei (channel 1): (2, Y, X) uint16."""
     shape, diameter = scene.labels.shape, scene.diameter
-    inside = inner_depth(rng, scene, between(rng, 0.4, 0.65))
+    inside = inner_depth(rng, scene, between(rng, 0.45, 0.72))
     fall = scene.spread(rng.uniform(0.3, 2.5, scene.number) * between(rng, 0.5, 1.2))
     near = np.minimum(scene.depth, 1.2)
     body = solid(scene.depth, log_between(rng, 0.05, 0.35)) * np.exp(-fall * near**2)
@@ -137,7 +137,7 @@ def membrane(rng: Generator, scene: Scene) -> NDArray:
 
 
 def endothelium(rng: Generator, scene: Scene) -> NDArray:
-    """Packed bright cells with dark, blurred borders, as a specular microscope shows a cornea: (1, Y, X) uint16."""
+    """Packed bright cells with dark, blurred borders, like a cornea's endothelium: (1, Y, X) uint16."""
     shape, diameter = scene.labels.shape, scene.diameter
     walls = between(rng, 0.4, 0.9) * _lines(rng, scene, 0.05, 0.12)
     cloud = 1 + between(rng, 0.05, 0.3) * fractal_noise(rng, shape, diameter * between(rng, 0.3, 1.5))
@@ -148,7 +148,7 @@ def endothelium(rng: Generator, scene: Scene) -> NDArray:
 
 
 def tissue(rng: Generator, scene: Scene) -> NDArray:
-    """Crowded tissue: patchy cytoplasm and borders (channel 0), crowded nuclei (channel 1): (2, Y, X) uint16."""
+    """Crowded tissue: patchy cytoplasm and borders (channel 0), nuclei (channel 1): (2, Y, X) uint16."""
     shape, diameter = scene.labels.shape, scene.diameter
     inside = inner_depth(rng, scene, between(rng, 0.6, 0.85))
     patches = np.exp(between(rng, 0.3, 0.9) * fractal_noise(rng, shape, diameter * between(rng, 1.5, 5)))

@@ -1,4 +1,4 @@
-"""Where the generator's cells lie and how they are shaped: random placement, relaxed until cells hardly overlap."""
+"""Where the generator's cells lie and how they are shaped: placed at random, then pushed apart."""
 
 from __future__ import annotations
 
@@ -20,16 +20,19 @@ Range = tuple[float, float]
 _HARMONICS = 5  # a boundary's radius varies with the angles 2..6
 _PACKED = 0.6  # from this density on, cells beyond the border hold those inside in place
 _MOST_DISCS = 48
+_ROUNDS = 40
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How cells are shaped and placed; every (low, high) is a range from which each image, or each cell, draws.
+    """How cells are shaped and placed; from every (low, high) each image, or each cell, draws.
 
-    density: part of the area that cells cover · clump: 0 even .. 4 in clumps · size_spread: deviation of the log
-    size · aspect: length/width, drawn per cell · wobble: strength of the waves in the outline · warp: bending, in
-    diameters · align: 0 any direction .. 1 like the neighbours · reach: cells grow into free space up to this many
-    radii (1: not at all) · branches: processes per cell · overlap: what happens where two cells meet · core: the
+    density: part of the area that cells cover · clump: 0 even .. 4 in clumps · size_spread: deviation of the
+    log size · aspect: length/width, drawn per cell · wobble: strength of the waves in the outline · warp:
+    bending, in diameters · align: 0 any direction .. 1 like the neighbours · branches: processes per cell ·
+    branch_length: in diameters · tightness: how far apart cells are pushed, 1: until they touch · reach:
+    cells grow into free space up to this many radii (1: not at all) · overlap: cells that meet split what
+    they share, or the later covers the earlier · power: squareness of boxes, 2 (ellipse) and more · core: the
     part of the radius that is labelled (below 1 for cells with a wall).
     """
 
@@ -52,8 +55,9 @@ class Layout:
 
 @dataclass(frozen=True)
 class Cells:
-    """N cells. centre: (N, 2) y, x; half_length, half_width, angle, power: (N,); waves: (N, 5) complex; pixels, radians.
+    """N cells; pixels, radians.
 
+    centre: (N, 2) y, x; half_length, half_width, angle, power: (N,); waves: (N, 5) complex, the outline's;
     branches[i] is a list of processes of cell i: (n, 3) arrays of y, x and half width along the process.
     """
 
@@ -91,7 +95,7 @@ def number_of_cells(area: float, diameter: float, count: int | None, density: fl
 def place(
     rng: Generator, shape: Sequence[int], number: int, margin: float, clump: float, diameter: float
 ) -> Floats:
-    """`number` random points (number, D) in `shape` and `margin` px around it; `clump` > 0 gathers them in groups.
+    """`number` random points (number, D) in `shape` and `margin` px around it; `clump` > 0 gathers them.
 
     >>> place(np.random.default_rng(0), (50, 60), 7, 5.0, 1.0, 10.0).shape
     (7, 2)
@@ -104,15 +108,30 @@ def place(
     return np.asarray(candidates[np.argsort(-score, kind="stable")[:number]])
 
 
+def _forces(discs: Floats, radius: Floats) -> Floats:
+    """Which way overlapping discs of different cells push each other: discs (N, K, D), radius (N,) -> (N, K, D)."""
+    points, owner = discs.reshape(-1, discs.shape[-1]), np.repeat(np.arange(len(discs)), discs.shape[1])
+    first, second = cKDTree(points).query_pairs(2 * radius.max(), output_type="ndarray").T
+    gap = points[first] - points[second]
+    distance = np.maximum(np.linalg.norm(gap, axis=1), 1e-6)
+    overlap = radius[owner[first]] + radius[owner[second]] - distance
+    overlap[owner[first] == owner[second]] = 0
+    push = (0.4 * np.maximum(overlap, 0) / distance)[:, None] * gap
+    size = len(points)
+    total = [np.bincount(first, one, size) - np.bincount(second, one, size) for one in push.T]
+    return np.stack(total, axis=-1).reshape(discs.shape)
+
+
 def relax(
     centre: Floats, angle: Floats | None, length: Floats, radius: Floats, bounds: Floats
 ) -> tuple[Floats, Floats]:
     """Push overlapping cells apart, each of them a row of discs along its axis.
 
-    centre (N, D); angle (N,) or None for discs or balls; length (N,): half length of the row; radius (N,) of its
-    discs; bounds (2, D): where centres stay. Returns the new centres (N, D) and angles (N,).
+    centre (N, D); angle (N,) or None for discs or balls; length (N,): half length of the row; radius (N,) of
+    its discs; bounds (2, D): where centres stay. Returns the new centres (N, D) and angles (N,).
 
-    >>> centres, _ = relax(np.array([[5., 5], [5, 6]]), None, np.zeros(2), np.full(2, 3.), np.array([[0., 0], [9, 9]]))
+    >>> start, bounds = np.array([[5., 5], [5, 6]]), np.array([[0., 0], [9, 9]])
+    >>> centres, _ = relax(start, None, np.zeros(2), np.full(2, 3.), bounds)
     >>> bool(np.linalg.norm(centres[0] - centres[1]) > 4)
     True
     """
@@ -123,32 +142,18 @@ def relax(
         return spot, turn
     discs = int(np.clip(np.ceil((1 + length / np.maximum(radius, 1e-9)).max()), 1, _MOST_DISCS))
     offset = np.linspace(-1, 1, discs)[None] * length[:, None] if discs > 1 else np.zeros((number, 1))
-    owner = np.repeat(np.arange(number), discs)
     inertia = np.maximum((offset**2).sum(1), 1e-9)
-    for _ in range(40):
+    for _ in range(_ROUNDS):
         axis = np.zeros((number, centre.shape[1]))
         axis[:, -2], axis[:, -1] = np.sin(turn), np.cos(turn)
-        points = (spot[:, None] + offset[:, :, None] * axis[:, None]).reshape(-1, centre.shape[1])
-        pairs = cKDTree(points).query_pairs(2 * radius.max(), output_type="ndarray")
-        one, two = owner[pairs[:, 0]], owner[pairs[:, 1]]
-        gap = points[pairs[:, 0]] - points[pairs[:, 1]]
-        distance = np.maximum(np.linalg.norm(gap, axis=1), 1e-6)
-        close = (one != two) & (distance < radius[one] + radius[two])
-        if not close.any():
+        force = _forces(spot[:, None] + offset[:, :, None] * axis[:, None], radius)
+        touched = np.count_nonzero(force.any(-1), axis=1)
+        if not touched.any():
             break
-        pairs, one, two, distance = pairs[close], one[close], two[close], distance[close]
-        push = gap[close] * ((0.4 * (radius[one] + radius[two] - distance)) / distance)[:, None]
-        force = np.stack([
-            np.bincount(pairs[:, 0], push[:, k], len(points)) - np.bincount(pairs[:, 1], push[:, k], len(points))
-            for k in range(centre.shape[1])
-        ], axis=-1).reshape(number, discs, -1)  # fmt: skip
-        touched = np.maximum(np.count_nonzero(force.any(-1), axis=1), 1)
-        spot = np.clip(spot + force.sum(1) / touched[:, None], bounds[0], bounds[1])
+        spot = np.clip(spot + force.sum(1) / np.maximum(touched, 1)[:, None], bounds[0], bounds[1])
         if angle is not None and discs > 1:
-            torque = (offset * (force[..., -2] * axis[:, None, -1] - force[..., -1] * axis[:, None, -2])).sum(
-                1
-            )
-            turn = turn + np.clip(torque / inertia, -0.3, 0.3)
+            torque = force[..., -2] * axis[:, None, -1] - force[..., -1] * axis[:, None, -2]
+            turn = turn + np.clip((offset * torque).sum(1) / inertia, -0.3, 0.3)
     return spot, turn
 
 
@@ -171,7 +176,7 @@ def _grow_branches(rng: Generator, cells: Cells, layout: Layout, diameter: float
         first = cells.angle[k]
         lines = []
         for j in range(number):
-            steps = 7
+            steps = 5
             direction = first + j * 2 * np.pi / number + rng.normal(0, 0.35)
             length = diameter * between(rng, *layout.branch_length)
             turns = direction + np.cumsum(rng.normal(0, 0.22, steps))

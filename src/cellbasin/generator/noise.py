@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 Field = NDArray[np.float32]
-# Variance that cubic B-spline interpolation leaves of white noise, per axis (the integral of the squared spline).
+# Variance that cubic B-spline interpolation leaves of white noise, per axis: the squared spline's integral.
 _SPLINE_VARIANCE = 151 / 315
 _LARGEST_DIRECT_SIGMA = 3.0
 
@@ -34,17 +34,17 @@ def log_between(rng: Generator, low: float, high: float) -> float:
 
 
 def _spline_axis(grid: Field, axis: int, length: int, step: float, start: float) -> Field:
-    """`grid` read at `start + i / step` (in grid cells, i = 0..length-1) along one axis, by the cubic B-spline."""
+    """`grid` read at `start + i / step` (grid cells, i = 0..length-1) along one axis, by cubic B-spline."""
     position = start + np.arange(length) / step
     left = np.floor(position).astype(np.intp)
     t = (position - left).astype(np.float32)
     weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
     shape = [1] * grid.ndim
     shape[axis] = length
-    total: Field = np.zeros((1,), np.float32)
+    total = np.zeros((1,), np.float32)
     for k, weight in enumerate(weights):
         index = np.clip(left + k - 1, 0, grid.shape[axis] - 1)
-        total = total + np.take(grid, index, axis=axis) * (weight / 6).reshape(shape)
+        total = np.asarray(total + np.take(grid, index, axis=axis) * (weight / 6).reshape(shape), np.float32)
     return total
 
 
@@ -67,7 +67,7 @@ def smooth_noise(rng: Generator, shape: Sequence[int], scale: float | Sequence[f
 
 
 def fractal_noise(rng: Generator, shape: Sequence[int], scale: float, octaves: int = 3) -> Field:
-    """Smooth noise at `scale`, `scale`/2, ... (`octaves` of them, each 0.6 as strong), standard deviation about 1.
+    """Smooth noise at `scale`, `scale`/2, ... (`octaves` of them, each 0.6 as strong), deviation about 1.
 
     >>> fractal_noise(np.random.default_rng(0), (20, 30), 8).dtype
     dtype('float32')
@@ -82,7 +82,7 @@ def fractal_noise(rng: Generator, shape: Sequence[int], scale: float, octaves: i
 def plane_waves(
     rng: Generator, points: NDArray[np.float64], wavelength: float, waves: int = 8
 ) -> NDArray[np.float64]:
-    """Smooth noise at `points` (N, D) alone: a sum of cosines of about `wavelength` px; float64 (N,), deviation 1.
+    """Smooth noise at `points` (N, D) alone: a sum of waves of about `wavelength` px; (N,), deviation 1.
 
     >>> plane_waves(np.random.default_rng(0), np.zeros((3, 2)), 50).shape
     (3,)
@@ -95,7 +95,7 @@ def plane_waves(
 
 
 def blur(field: Field, sigma: float) -> Field:
-    """Gaussian blur in a time that does not grow with `sigma` (pixels): wide blurs are made at lower resolution.
+    """Gaussian blur in a time that does not grow with `sigma` (px): wide ones are made at low resolution.
 
     >>> float(blur(np.ones((9, 9), np.float32), 20).round(3).min())
     1.0
@@ -152,7 +152,7 @@ def illumination(rng: Generator, shape: Sequence[int], strength: float) -> Field
 
 
 def photon_camera(rng: Generator, signal: Field) -> NDArray[np.uint16]:
-    """A fluorescence camera: photons (Poisson), read noise, offset, and 8 to 16 bits; (C, ...) float to uint16.
+    """A fluorescence camera: photons (Poisson), read noise, offset, few or many bits; (C, ...) uint16.
 
     `signal` is 0 where it is dark and about 1 where it is bright; every channel gets its own exposure.
 

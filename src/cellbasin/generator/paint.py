@@ -1,9 +1,10 @@
-"""Cells to label images: every cell is drawn in its own window, so time grows with pixels, not with cells x pixels."""
+"""Cells to label images: every cell is drawn in its own window, so that time grows with pixels alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.random import Generator
@@ -22,9 +23,9 @@ _OUTSIDE = np.float32(9.0)
 class Scene:
     """What is drawn before it is given a look.
 
-    labels: int32 (Y, X) · depth: float32, 0 at a cell's centre, 1 at its edge, 9 outside · wall: float32, distance
-    in px to the line where two cells meet (large elsewhere) · cells: the N cells, label k is cells row `of[k - 1]`
-    · diameter: px asked for.
+    labels: int32 (Y, X) · depth: float32, 0 at a cell's centre, 1 at its edge, 9 outside · wall: float32,
+    px from the line where two cells meet (large elsewhere) · cells: what was placed; label k is cell
+    `of[k - 1]` · diameter: px asked for.
     """
 
     labels: Labels
@@ -39,15 +40,22 @@ class Scene:
         return np.r_[np.float32(background), values.astype(np.float32)][self.labels]
 
     @property
+    def compact(self) -> NDArray[np.bool_]:
+        """Which labels are of round cells without processes: (number of labels,)."""
+        plain = np.array([not lines for lines in self.cells.branches], bool)
+        return (plain & (self.cells.half_length < 1.6 * self.cells.half_width))[self.of]
+
+    @property
     def number(self) -> int:
         """How many labels there are."""
         return len(self.of)
 
 
 def tidy(labels: NDArray[np.integer], smallest: int = SMALLEST) -> tuple[Labels, NDArray[np.intp]]:
-    """Keep the largest piece of every label, drop pieces under `smallest` px, fill pinholes, number from 1 on.
+    """Keep the largest piece of every label, drop those under `smallest` px, fill pinholes, renumber.
 
-    labels: (Y, X) or (Z, Y, X). Returns int32 labels and, per new label, the old one. Pieces are 8- or 26-connected.
+    labels: (Y, X) or (Z, Y, X). Returns int32 labels and, per new label, the old one. Pieces are 8- or
+    26-connected.
 
     >>> tidy(np.array([[7, 7, 0, 7]]), smallest=2)[0]
     array([[1, 1, 0, 0]], dtype=int32)
@@ -94,7 +102,7 @@ def _body_depth(outline: Outline, cells: Cells, k: int, y: Field, x: Field) -> F
     a, b = np.float32(cells.half_length[k]), np.float32(cells.half_width[k])
     if outline == "capsule":
         along = np.sign(along) * np.maximum(np.abs(along) - (a - b), 0)
-        return np.hypot(along, across) / b
+        return np.asarray(np.hypot(along, across) / b, np.float32)
     if outline == "box":
         p = np.float32(cells.power[k])
         depth = ((np.abs(along) / a) ** p + (np.abs(across) / b) ** p) ** (1 / p)
@@ -105,7 +113,7 @@ def _body_depth(outline: Outline, cells: Cells, k: int, y: Field, x: Field) -> F
     for wave in cells.waves[k].astype(np.complex64):
         power = power * turn
         radius += (wave * power).real
-    return depth / np.maximum(radius, np.float32(0.3))
+    return np.asarray(depth / np.maximum(radius, 0.3), np.float32)
 
 
 class _Canvas:
@@ -156,7 +164,7 @@ class _Canvas:
 
     def branch(self, line: NDArray[np.float64], label: int) -> None:
         """Draw one process; it gives way to the inner part of every cell body."""
-        for (y, x, start), (y2, x2, end) in zip(line[:-1], line[1:], strict=True):
+        for (y, x, start), (y2, x2, end) in pairwise(line):
             step = np.array([y2 - y, x2 - x])
             extent = np.abs(step).max() / 2 + max(start, end) + self.slack
             window = self.window((y + y2) / 2, (x + x2) / 2, extent)
@@ -199,7 +207,7 @@ def draw_scene(
 
 
 def inner_depth(rng: Generator, scene: Scene, ratio: float, roundness: float = 0.6) -> Field:
-    """Depth (0 centre, 1 edge, 9 outside) of one nucleus per cell: an ellipse of `ratio` times its size, inside it.
+    """Depth (0 centre, 1 edge, 9 outside) of one nucleus per cell: an ellipse of `ratio` times its size.
 
     roundness: 1 for discs, 0 for the cell's own proportions.
 

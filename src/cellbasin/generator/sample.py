@@ -21,9 +21,9 @@ Look = Callable[[Generator, Scene], NDArray]
 class Sample:
     """A generated image and its annotation.
 
-    image: (C, [Z,] Y, X) uint8 or uint16 · labels: int32 ([Z,] Y, X), 0 = background, 1..N without gaps, every label
-    one piece of at least 15 px · kind: a key of KINDS · diameter: px, the one asked for (median equivalent diameter)
-    · axes: "CYX" or "CZYX" · channels: what each channel shows · seed: what it was generated from.
+    image: (C, [Z,] Y, X) uint8 or uint16 · labels: int32 ([Z,] Y, X), 0 = background, 1..N without gaps,
+    every label one piece of at least 15 px · kind: a key of KINDS · diameter: px, the one asked for ·
+    axes: "CYX" or "CZYX" · channels: what each channel shows · seed: what it was generated from.
     """
 
     image: NDArray
@@ -44,7 +44,7 @@ class _Kind:
     variants: tuple[tuple[Layout, Look], ...]
 
 
-_ROUND = Layout()
+_ROUND = Layout(density=(0.04, 0.45))
 _SPREAD = Layout(
     density=(0.1, 0.6), size_spread=(0.15, 0.4), aspect=(1, 2.2), wobble=(0.08, 0.2), warp=(0.02, 0.12)
 )
@@ -58,9 +58,15 @@ _SPINDLE = Layout(
     align=(0, 1),
 )
 _TILES = Layout(
-    density=(0.95, 1.0), clump=(0, 0), size_spread=(0.05, 0.3), aspect=(1, 1.5), wobble=(0.0, 0.05), reach=2.2,
-    align=(0, 1), warp=(0.0, 0.08),
-)  # fmt: skip
+    density=(0.95, 1.0),
+    clump=(0, 0),
+    size_spread=(0.05, 0.3),
+    aspect=(1, 1.5),
+    wobble=(0.0, 0.05),
+    reach=2.2,
+    align=(0, 1),
+    warp=(0.0, 0.08),
+)
 _CROWD = replace(
     _ROUND, density=(0.5, 0.85), size_spread=(0.1, 0.3), wobble=(0.03, 0.12), tightness=(0.8, 1.0)
 )
@@ -73,16 +79,41 @@ _RODS = Layout(
     warp=(0.0, 0.1),
     align=(0, 1),
 )
-_BALLS = Layout(density=(0.3, 0.9), clump=(0, 1.5), size_spread=(0.1, 0.6), aspect=(1, 1.2), wobble=(0.0, 0.06),
-                tightness=(0.75, 1.0), overlap="stack")  # fmt: skip
-_BOXES = replace(_BALLS, outline="box", power=(2.5, 7), size_spread=(0.03, 0.2), clump=(0, 4), overlap="split",
-                 align=(0, 1), tightness=(1.0, 1.2), density=(0.1, 0.6))  # fmt: skip
+_BALLS = Layout(
+    density=(0.3, 0.9),
+    clump=(0, 1.5),
+    size_spread=(0.1, 0.6),
+    aspect=(1, 1.2),
+    wobble=(0.0, 0.06),
+    tightness=(0.75, 1.0),
+    overlap="stack",
+)
+_FLAT_BALLS = replace(_BALLS, overlap="split", tightness=(0.95, 1.15), size_spread=(0.03, 0.3))
+_BOXES = replace(
+    _FLAT_BALLS,
+    outline="box",
+    power=(2.5, 7),
+    clump=(0, 4),
+    align=(0, 1),
+    tightness=(1.0, 1.2),
+    density=(0.1, 0.6),
+)
 _SHARDS = Layout(
     "box", density=(0.1, 0.5), size_spread=(0.2, 0.6), aspect=(1, 3), wobble=(0.05, 0.2), power=(2, 5)
 )
-_RINGS = Layout(density=(0.6, 0.9), clump=(0, 1), size_spread=(0.2, 0.5), aspect=(1, 1.8), wobble=(0.04, 0.15),
-                core=(0.5, 0.75), warp=(0.0, 0.1))  # fmt: skip
+_RINGS = Layout(
+    density=(0.6, 0.9),
+    clump=(0, 1),
+    size_spread=(0.2, 0.5),
+    aspect=(1, 1.8),
+    wobble=(0.04, 0.15),
+    core=(0.5, 0.75),
+)
 
+_ONE_CHANNEL: tuple[Look, ...] = (
+    *(glowing.nuclei, glowing.bright_rods, lit.phase, lit.dic, lit.brightfield),
+    *(lit.stained, lit.grains, lit.dark_rods, lit.transmission),
+)
 _RECIPES: dict[str, _Kind] = {
     "nuclei": _Kind(
         "fluorescent nuclei, some touching, of varied brightness, with debris and haze",
@@ -112,7 +143,7 @@ _RECIPES: dict[str, _Kind] = {
     "dic": _Kind(
         "differential interference contrast: cells in relief, lit from one side",
         ("DIC",),
-        ((replace(_ROUND, density=(0.02, 0.4)), lit.dic), (_SPREAD, lit.dic)),
+        ((replace(_ROUND, density=(0.02, 0.3), aspect=(1, 1.3)), lit.dic), (_SPREAD, lit.dic)),
     ),
     "brightfield": _Kind(
         "unstained cells in brightfield: dark blobs with bright rings, or the reverse",
@@ -132,15 +163,19 @@ _RECIPES: dict[str, _Kind] = {
     "particles": _Kind(
         "grains, powders and nanoparticles of electron microscopes, and heaps of stones",
         ("electrons",),
-        ((_BALLS, lit.powder), (_BOXES, lit.transmission), (_BALLS, lit.transmission), (_SHARDS, lit.grains),
+        ((_BALLS, lit.powder), (_BOXES, lit.transmission), (_FLAT_BALLS, lit.transmission),
+         (_SHARDS, lit.grains),
          (replace(_TILES, reach=1.25, wobble=(0.05, 0.15), size_spread=(0.1, 0.35)), lit.stones)),
     ),
-    "axons": _Kind("dark cores in bright walls, cut across; the cores are labelled", ("electrons",), ((_RINGS, lit.rings),)),
+    "axons": _Kind(
+        "dark cores in bright walls, cut across; the cores are labelled",
+        ("electrons",),
+        ((_RINGS, lit.rings),),
+    ),
     "empty": _Kind(
         "no cells: background, dirt and noise of one of the one-channel kinds",
         ("background",),
-        tuple((_ROUND, look) for look in (glowing.nuclei, lit.phase, lit.dic, lit.brightfield, lit.stained, lit.grains,
-                                          lit.dark_rods, glowing.bright_rods, lit.transmission)),
+        tuple((_ROUND, look) for look in _ONE_CHANNEL),
     ),
 }  # fmt: skip
 KINDS: dict[str, str] = {kind: recipe.line for kind, recipe in _RECIPES.items()}
@@ -191,9 +226,10 @@ def generate(
 ) -> Sample:
     """Draw one annotated image of a `kind` from KINDS; the same arguments give the same pixels.
 
-    shape: (Y, X) in px · diameter: median equivalent diameter in px · count: how many cells to expect (some more are
-    cut by the border or hidden; kinds that fill the image take `diameter` from it only if you do) · density: part of
-    the area to cover, 0..1, instead of `count`; with neither, the seed decides · seed: 0 or more.
+    shape: (Y, X) in px · diameter: median equivalent diameter in px (the cells of "membrane" grow into free
+    space, so there it holds only without count and density) · count: how many cells, those cut by the border
+    included; a few of a hundred can get lost under others · density: part of the area to cover, 0..1, instead of
+    `count`; with neither, the seed decides · seed: 0 or more.
 
     Returns a Sample: image (C, Y, X) uint16 (fluorescence) or uint8, labels int32 (Y, X).
     Raises ValueError for an unknown kind, a bad shape, diameter or density, or more cells than fit.
@@ -222,7 +258,7 @@ def labels_only(
     aspect: float | None = None,
     seed: int = 0,
 ) -> Labels:
-    """Draw labels without an image, by a `layout` from LAYOUTS: int32 (Y, X), the guarantees of Sample.labels.
+    """Draw labels without an image, by a `layout` from LAYOUTS: int32 (Y, X), guarantees as in Sample.
 
     aspect: length / width of every object, 1 or more; the other arguments and errors are those of `generate`.
 

@@ -1,4 +1,4 @@
-"""Looks of transmitted light and electrons: phase, DIC, brightfield, stain, particles. Scene in, (1, Y, X) uint8 out."""
+"""Looks of transmitted light and electrons: phase, DIC, particles. Scene in, (1, Y, X) uint8 out."""
 
 from __future__ import annotations
 
@@ -30,6 +30,11 @@ def dome(depth: Field, power: float) -> Field:
     return np.maximum(1 - np.minimum(depth, 1) ** 2, 0) ** np.float32(power)
 
 
+def _float(field: NDArray) -> Field:
+    """As float32: arithmetic with Python numbers may have widened it."""
+    return np.asarray(field, np.float32)
+
+
 def _dirt(rng: Generator, shape: tuple[int, ...], diameter: float) -> Field:
     """Dust far out of focus and specks in focus, both signs: float32 (Y, X)."""
     area = shape[0] * shape[1] / diameter**2
@@ -52,27 +57,43 @@ def _granules(rng: Generator, scene: Scene) -> Field:
     return mixed * np.exp(-2 * np.minimum(scene.depth, 2) ** 2) * (scene.labels > 0)
 
 
+def _slope(rng: Generator, height: Field) -> tuple[Field, Field]:
+    """Slope of `height` towards a random side, and the steepest one: float32 (Y, X) each, px per px."""
+    padded = np.pad(height, 1, mode="edge")
+    slope_y, slope_x = padded[2:, 1:-1] - padded[:-2, 1:-1], padded[1:-1, 2:] - padded[1:-1, :-2]
+    angle = between(rng, 0, 2 * np.pi)
+    towards = np.float32(np.sin(angle) / 2) * slope_y + np.float32(np.cos(angle) / 2) * slope_x
+    return _float(towards), _float(np.hypot(slope_y, slope_x) / 2)
+
+
 def phase(rng: Generator, scene: Scene) -> NDArray:
-    """Phase contrast: grey cells with dark and bright rims and a halo, some rounded up and bright."""
+    """Phase contrast: grey cells with grains, dark rims and bright halos, some rounded up and bright."""
     shape, diameter = scene.labels.shape, scene.diameter
-    round_up = rng.random(scene.number) < between(rng, 0, 0.25)
-    thick = np.where(round_up, between(rng, 1, 2.5), rng.uniform(0.3, 1, scene.number))
-    body = dome(scene.depth, log_between(rng, 0.15, 0.8)) * scene.spread(thick)
-    inside = inner_depth(rng, scene, between(rng, 0.35, 0.5))
-    body += between(rng, -0.15, 0.25) * solid(inside, 0.3)
-    body = blur(
-        (body + between(rng, 0.05, 0.35) * _granules(rng, scene)).astype(np.float32), between(rng, 0.5, 1.1)
-    )
-    # The phase ring removes the low frequencies of what it shows: cells dark, surroundings bright.
-    halo = body - between(rng, 0.7, 1) * blur(body, diameter * log_between(rng, 0.08, 0.35))
-    rim = blur(body, 0.6) - blur(body, between(rng, 1.5, 3))
-    image = -between(rng, 0.25, 0.6) * halo - between(rng, 0, 0.6) * rim
-    if rng.random() < 0.7:  # thick cells retard the light by more than half a wave: contrast turns round
-        image = np.where(scene.spread(round_up) > 0, between(rng, -1.2, 0.2) * image, image)
+    round_up = scene.compact & (rng.random(scene.number) < between(rng, 0, 0.6))
+    thick = scene.spread(np.where(round_up, between(rng, 1.2, 2.5), rng.uniform(0.25, 1, scene.number)))
+    inside = solid(inner_depth(rng, scene, between(rng, 0.35, 0.5)), 0.3)
+    body = dome(scene.depth, log_between(rng, 0.1, 0.8)) * thick + between(rng, -0.15, 0.25) * inside
+    body = blur(_float(body), between(rng, 0.4, 1.0))
+    # The phase ring removes the low frequencies of what it shows: cells are darker than what surrounds them.
+    low = blur(body, diameter * log_between(rng, 0.08, 0.35))
+    image = -between(rng, 0.05, 0.5) * (body - between(rng, 0.7, 1) * low)
+    mask = blur(solid(scene.depth, 0.15) * thick, 0.5)
+    rim = blur(mask, diameter * between(rng, 0.03, 0.07))
+    image = image + log_between(rng, 0.4, 2.5) * np.clip(rim - mask, -0.3, 1.0)
+    image = image + log_between(rng, 0.06, 0.5) * blur(_granules(rng, scene), 0.6) * np.sqrt(thick)
+    if (
+        rng.random() < 0.7
+    ):  # thick cells retard light by more than half a wave: there the contrast turns round
+        lift = between(rng, 0.2, 0.8) * dome(scene.depth, 0.4)
+        image = np.where(scene.spread(round_up) > 0, image + lift, image)
     grain = between(rng, 0, 0.02) * fractal_noise(rng, shape, 3)
-    level = between(rng, 0.35, 0.6)
-    image = level + between(rng, 0.4, 1.0) * image + grain + 0.5 * _dirt(rng, shape, diameter)
-    return _finish(rng, np.asarray(image, np.float32), between(rng, 0, 0.25))
+    image = (
+        between(rng, 0.35, 0.6)
+        + log_between(rng, 0.4, 1.6) * image
+        + grain
+        + 0.5 * _dirt(rng, shape, diameter)
+    )
+    return _finish(rng, _float(image), between(rng, 0, 0.25))
 
 
 def dic(rng: Generator, scene: Scene) -> NDArray:
@@ -81,32 +102,27 @@ def dic(rng: Generator, scene: Scene) -> NDArray:
     body = dome(scene.depth, log_between(rng, 0.2, 0.6)) * scene.spread(brightness(rng, scene.number))
     body = body * (0.12 * diameter) + between(rng, 0, 0.9) * _granules(rng, scene)
     body += between(rng, 0, 0.06) * diameter * solid(inner_depth(rng, scene, between(rng, 0.35, 0.6)), 0.4)
-    body = blur(np.asarray(body, np.float32), between(rng, 0.6, 1.2))
-    if min(shape) < 2:
-        slope_y = slope_x = np.zeros_like(body)
-    else:
-        slope_y, slope_x = np.gradient(body)
-    angle = between(rng, 0, 2 * np.pi)
-    relief = np.float32(np.sin(angle)) * slope_y + np.float32(np.cos(angle)) * slope_x
-    level, strength = between(rng, 0.3, 0.6), log_between(rng, 0.1, 0.5)
+    body = blur(_float(body), between(rng, 0.6, 1.2))
+    relief, _ = _slope(rng, body)
+    level, strength = between(rng, 0.3, 0.6), log_between(rng, 0.15, 0.8)
     relief = strength * np.tanh(relief) + between(rng, -0.04, 0.04) * solid(scene.depth, 0.1)
     mottle = between(rng, 0, 0.015) * fractal_noise(rng, shape, diameter)
     image = level + relief + mottle + between(rng, 0, 0.6) * _dirt(rng, shape, diameter)
-    return _finish(rng, np.asarray(image, np.float32), between(rng, 0, 0.4))
+    return _finish(rng, _float(image), between(rng, 0, 0.4))
 
 
 def brightfield(rng: Generator, scene: Scene) -> NDArray:
-    """Unstained cells a little out of focus: dark blobs with a bright ring, or the reverse, often very faint."""
+    """Unstained cells a little out of focus: dark blobs with a bright ring, or the reverse, often faint."""
     shape, diameter = scene.labels.shape, scene.diameter
     body = dome(scene.depth, log_between(rng, 0.15, 0.6)) * scene.spread(brightness(rng, scene.number))
     body += between(rng, 0, 0.4) * _granules(rng, scene)
-    body = blur(np.asarray(body, np.float32), between(rng, 0.5, 1.2))
+    body = blur(_float(body), between(rng, 0.5, 1.2))
     defocus = diameter * log_between(rng, 0.04, 0.12)
     ring = blur(body, 0.5 * defocus) - blur(body, defocus * 1.5)
     sign = 1 if rng.random() < 0.7 else -1
     image = -log_between(rng, 0.03, 0.35) * body - sign * log_between(rng, 0.3, 1.6) * ring
     image = between(rng, 0.45, 0.75) + image + _dirt(rng, shape, diameter)
-    return _finish(rng, np.asarray(image, np.float32), between(rng, 0, 0.5))
+    return _finish(rng, _float(image), between(rng, 0, 0.5))
 
 
 def stained(rng: Generator, scene: Scene) -> NDArray:
@@ -117,38 +133,37 @@ def stained(rng: Generator, scene: Scene) -> NDArray:
         1 + between(rng, 0, 0.4) * fractal_noise(rng, shape, max(1.5, 0.2 * diameter)), 0.2, None
     )
     stain = solid(scene.depth, log_between(rng, 0.05, 0.3)) * scene.spread(level) * texture
-    fibres = 1 - np.abs(fractal_noise(rng, shape, diameter * between(rng, 0.4, 2)))
+    fibres = 1.2 - 1.5 * np.abs(fractal_noise(rng, shape, diameter * between(rng, 0.6, 3)))
     patches = np.clip(between(rng, -0.5, 1.5) + smooth_noise(rng, shape, diameter * between(rng, 2, 5)), 0, 1)
-    matrix = between(rng, 0, 0.4) * patches * np.clip(0.6 + 0.4 * fibres, 0, None)
-    absorbed = blur(np.asarray(stain + matrix, np.float32), log_between(rng, 0.5, 1 + 0.04 * diameter))
+    matrix = between(rng, 0, 0.4) * patches * np.clip(0.6 + between(rng, 0.2, 0.7) * fibres, 0, None)
+    absorbed = blur(_float(stain + matrix), log_between(rng, 0.5, 1 + 0.04 * diameter))
     image = between(rng, 0.7, 1.0) * np.exp(-absorbed)
-    return _finish(rng, np.asarray(image, np.float32), between(rng, 0, 0.2))
+    return _finish(rng, _float(image), between(rng, 0, 0.2))
 
 
 def transmission(rng: Generator, scene: Scene) -> NDArray:
     """Particles in a transmission electron microscope: dark on light grey, each with its own darkness."""
     shape, diameter = scene.labels.shape, scene.diameter
     thick = dome(scene.depth, log_between(rng, 0.03, 0.6)) * scene.spread(brightness(rng, scene.number))
+    thick *= 1 - between(rng, 0.2, 0.9) * np.exp(
+        -((scene.wall / np.float32(0.9)) ** 2)
+    )  # light between touching ones
     texture = 1 + between(rng, 0, 0.25) * fractal_noise(rng, shape, diameter)
     light = np.exp(-log_between(rng, 0.4, 2.5) * np.maximum(thick * texture, 0))
     film = 1 + between(rng, 0, 0.06) * fractal_noise(rng, shape, diameter)
-    fringe = blur(np.asarray(light, np.float32), 0.7)
+    fringe = blur(_float(light), 0.7)
     fringe = fringe + between(rng, 0, 0.6) * (fringe - blur(fringe, 2))
-    return _finish(rng, np.asarray(between(rng, 0.6, 0.9) * film * fringe, np.float32), between(rng, 0, 0.3))
+    return _finish(rng, _float(between(rng, 0.6, 0.9) * film * fringe), between(rng, 0, 0.3))
 
 
 def _lit(rng: Generator, height: Field) -> Field:
     """Shading of a surface of the given height (px) by a lamp from one side, about 0: float32 (Y, X)."""
-    if min(height.shape) < 2:
-        return np.zeros_like(height)
-    slope_y, slope_x = np.gradient(height)
-    angle = between(rng, 0, 2 * np.pi)
-    slope = np.sin(angle) * slope_y + np.cos(angle) * slope_x
-    return np.asarray(slope / np.sqrt(1 + slope_y**2 + slope_x**2), np.float32)
+    slope, steepness = _slope(rng, height)
+    return _float(slope / np.sqrt(1 + steepness**2))
 
 
 def powder(rng: Generator, scene: Scene) -> NDArray:
-    """Balls and grains in a scanning electron microscope: bright rims, shading and cracks on a dark ground."""
+    """Balls in a scanning electron microscope: bright rims, shading and cracks on a dark ground."""
     shape, diameter = scene.labels.shape, scene.diameter
     near, inside = np.minimum(scene.depth, 1), scene.labels > 0
     cracks = np.exp(-np.abs(smooth_noise(rng, shape, max(2.0, diameter * between(rng, 0.1, 0.3)))) * 4)
@@ -157,17 +172,17 @@ def powder(rng: Generator, scene: Scene) -> NDArray:
         0.45 + between(rng, 0.1, 0.6) * near ** between(rng, 3, 8) + rough - between(rng, 0, 0.3) * cracks
     )
     height = dome(scene.depth, 0.5) * (diameter / 2)
-    surface = surface + between(rng, 0, 0.3) * _lit(rng, np.asarray(height, np.float32))
+    surface = surface + between(rng, 0, 0.3) * _lit(rng, _float(height))
     shadow = 1 - between(rng, 0.2, 0.7) * blur(inside.astype(np.float32), 0.3 * diameter)
     ground = log_between(rng, 0.05, 0.35) * shadow * (1 + 0.2 * fractal_noise(rng, shape, diameter))
     image = np.where(
         inside, np.maximum(surface, 0.02) * scene.spread(brightness(rng, scene.number) ** 0.6), ground
     )
-    return _finish(rng, blur(np.asarray(image, np.float32), between(rng, 0.4, 1)), between(rng, 0, 0.3))
+    return _finish(rng, blur(_float(image), between(rng, 0.4, 1)), between(rng, 0, 0.3))
 
 
 def grains(rng: Generator, scene: Scene) -> NDArray:
-    """Even grains on a rough grey ground, bright or dark, with charged edges: a polished and etched surface."""
+    """Even grains on a rough grey ground, bright or dark, with charged edges: an etched surface."""
     shape, diameter = scene.labels.shape, scene.diameter
     rough = between(rng, 0.03, 0.2) * fractal_noise(rng, shape, diameter * between(rng, 0.2, 0.8), octaves=4)
     streaks = between(rng, 0, 0.1) * smooth_noise(rng, shape, rng.permutation([2.0, diameter]).tolist())
@@ -180,7 +195,7 @@ def grains(rng: Generator, scene: Scene) -> NDArray:
         * (scene.labels > 0)
     )
     image = between(rng, 0.3, 0.55) + (rough + streaks) * (1 - 0.7 * inside) + sign * (level * inside + edge)
-    return _finish(rng, blur(np.asarray(image, np.float32), between(rng, 0.4, 1.4)), between(rng, 0, 0.2))
+    return _finish(rng, blur(_float(image), between(rng, 0.4, 1.4)), between(rng, 0, 0.2))
 
 
 def stones(rng: Generator, scene: Scene) -> NDArray:
@@ -196,9 +211,9 @@ def stones(rng: Generator, scene: Scene) -> NDArray:
     rough = between(rng, 0.05, 0.25) * fractal_noise(rng, shape, max(2.0, 0.15 * diameter))
     tone = scene.spread(brightness(rng, scene.number), between(rng, 0.2, 1.6)) * between(rng, 0.3, 0.6)
     shade = 1 - between(rng, 0.5, 0.95) * np.exp(-((gap / (diameter * between(rng, 0.03, 0.08))) ** 2))
-    lit = 1 + rough + between(rng, 0.3, 0.9) * _lit(rng, np.asarray(height, np.float32))
+    lit = 1 + rough + between(rng, 0.3, 0.9) * _lit(rng, _float(height))
     image = np.where(scene.labels > 0, tone * np.maximum(lit, 0.05) * shade, tone * (0.6 + rough))
-    return _finish(rng, blur(np.asarray(image, np.float32), between(rng, 0.4, 0.9)), between(rng, 0, 0.3))
+    return _finish(rng, blur(_float(image), between(rng, 0.4, 0.9)), between(rng, 0, 0.3))
 
 
 def rings(rng: Generator, scene: Scene) -> NDArray:
@@ -213,13 +228,13 @@ def rings(rng: Generator, scene: Scene) -> NDArray:
         1 + between(rng, 0, 0.4) * rough
     )
     image = np.where(core, inner, image)
-    return _finish(rng, blur(np.asarray(image, np.float32), between(rng, 0.6, 1.5)), between(rng, 0, 0.3))
+    return _finish(rng, blur(_float(image), between(rng, 0.6, 1.5)), between(rng, 0, 0.3))
 
 
 def dark_rods(rng: Generator, scene: Scene) -> NDArray:
     """Bacteria in phase contrast: dark rods with a bright halo."""
     body = dome(scene.depth, between(rng, 0.3, 0.8)) * scene.spread(brightness(rng, scene.number) ** 0.4)
-    body = blur(np.asarray(body, np.float32), between(rng, 0.5, 1.2))
+    body = blur(_float(body), between(rng, 0.5, 1.2))
     halo = blur(body, scene.diameter * between(rng, 0.15, 0.6))
     image = between(rng, 0.4, 0.7) - between(rng, 0.2, 0.5) * (body - between(rng, 0.2, 0.9) * halo)
     image = (
@@ -227,4 +242,4 @@ def dark_rods(rng: Generator, scene: Scene) -> NDArray:
         + between(rng, 0, 0.02) * fractal_noise(rng, image.shape, 3)
         + 0.3 * _dirt(rng, image.shape, 30.0)
     )
-    return _finish(rng, np.asarray(image, np.float32), between(rng, 0, 0.3))
+    return _finish(rng, _float(image), between(rng, 0, 0.3))

@@ -16,7 +16,7 @@ from cellbasin.generator.sample import Sample
 def _draw(
     rng: Generator, shape: tuple[int, int, int], centre: NDArray, size: NDArray, step: NDArray
 ) -> tuple[Labels, Field]:
-    """Ellipsoids of volume-equivalent diameters `size` (N,) at `centre` (N, 3), px of y and x; `step`: px per voxel."""
+    """Ellipsoids of diameters `size` (N,) at `centre` (N, 3), both in px; `step` (3,): px per voxel."""
     labels, depth = np.zeros(shape, np.int32), np.full(shape, 9.0, np.float32)
     for k, (middle, across) in enumerate(zip(centre, size, strict=True)):
         axes = np.exp(rng.normal(0, 0.15, 3))
@@ -48,8 +48,9 @@ def generate_volume(
 ) -> Sample:
     """Draw one annotated volume of fluorescent nuclei; the same arguments give the same voxels.
 
-    shape: (Z, Y, X) · diameter: median volume-equivalent diameter, px of y and x · count: how many nuclei, or density:
-    part of the volume, 0..1 · anisotropy: distance of two planes, in px of y and x · seed: 0 or more.
+    shape: (Z, Y, X) · diameter: median volume-equivalent diameter, px of y and x · count: how many nuclei ·
+    density: part of the volume, 0..1, if there is no count · anisotropy: distance of two planes, in px of y
+    and x · seed: 0 or more.
 
     Returns a Sample of kind "volume": image (1, Z, Y, X) uint16, labels int32 (Z, Y, X), 26-connected.
     Raises ValueError for a bad shape, diameter, density or anisotropy, or more nuclei than fit.
@@ -60,8 +61,8 @@ def generate_volume(
     """
     if len(shape) != 3 or min(shape) < 1 or diameter < 1 or anisotropy <= 0 or not 0 <= density <= 1:
         raise ValueError(
-            f"shape={tuple(shape)}, diameter={diameter}, anisotropy={anisotropy}, density={density}: expected "
-            "three positive sizes, at least 1 px, a positive number, and 0 to 1"
+            f"shape={tuple(shape)}, diameter={diameter}, anisotropy={anisotropy}, density={density}: "
+            "expected three positive sizes, at least 1 px, a positive number, and 0 to 1"
         )
     rng = np.random.default_rng([seed, 2000])
     step = np.array([anisotropy, 1.0, 1.0])
@@ -82,7 +83,5 @@ def generate_volume(
     texture = np.clip(1 + between(rng, 0, 0.3) * fractal_noise(rng, shape, 0.3 * diameter), 0.2, None)
     signal = blur(solid(depth, between(rng, 0.1, 0.5)) * level * texture, between(rng, 0.5, 1))
     haze = between(rng, 0, 0.25) * blur(signal, 0.5 * diameter) + between(rng, 0.02, 0.2)
-    return Sample(
-        photon_camera(rng, np.asarray(signal + haze, np.float32)[None]), labels, "volume", float(diameter), "CZYX",
-        ("nuclei",), seed,
-    )  # fmt: skip
+    image = photon_camera(rng, np.asarray(signal + haze, np.float32)[None])
+    return Sample(image, labels, "volume", float(diameter), "CZYX", ("nuclei",), seed)
