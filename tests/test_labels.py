@@ -45,6 +45,13 @@ def test_split_pieces_is_skimage_label(labels):
     np.testing.assert_array_equal(lb.split_pieces(found), found)
 
 
+@settings(deadline=None, max_examples=80)
+@given(small)
+def test_split_pieces_through_faces(labels):
+    expected = measure.label(labels, background=0, connectivity=1)
+    assert same_partition(lb.split_pieces(labels, through="faces"), expected)
+
+
 @pytest.mark.parametrize("shape", [(150, 170), (30, 40, 50)])
 def test_split_pieces_of_larger_images(shape):
     labels = noise_labels(shape, 0)

@@ -48,8 +48,8 @@ def find_root(parent: NDArray, i: int) -> int:
 def find_pieces(volume: Labels, steps: NDArray[np.int64], ignore: int, background: int, out: NDArray) -> int:
     """Union-find: `out` holds the index of an earlier pixel of the piece, in the end the piece's number.
 
-    The first of `steps` must be a face of the first axis: of objects, every other earlier neighbour touches
-    it, so they are joined already.
+    `steps` lead to the earlier neighbours: the faces (2 or 3 steps), or all (4 or 13). The first is the face
+    along the first axis: if all neighbours count, every other earlier one touches it and is joined already.
     """
     nz, ny, nx = volume.shape
     i = -1
@@ -70,7 +70,7 @@ def find_pieces(volume: Labels, steps: NDArray[np.int64], ignore: int, backgroun
                     other = find_root(out, (a * ny + b) * nx + c)
                     out[max(root, other)] = min(root, other)
                     root = min(root, other)
-                    if k == 0 and background == 0:
+                    if k == 0 and steps.shape[0] > 3:
                         break
     return number_roots(out)
 

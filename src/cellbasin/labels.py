@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import product
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,11 +63,14 @@ def relabel(labels: NDArray, ignore: int | None = None) -> Labels:
     return _mapped(volume, lut, None).reshape(labels.shape)
 
 
-def split_pieces(labels: NDArray, ignore: int | None = None) -> Labels:
+def split_pieces(
+    labels: NDArray, ignore: int | None = None, through: Literal["corners", "faces"] = "corners"
+) -> Labels:
     """Give every connected piece of every object a label of its own, 1..N without gaps.
 
     Pieces are numbered in the order of the labels that they come from, and within one label in the order of
-    their first pixels, so labels without gaps and of one piece each stay as they are.
+    their first pixels, so labels without gaps and of one piece each stay as they are. `through="faces"`
+    splits what hangs together at edges and corners only, too.
 
     >>> split_pieces(np.array([[2, 0, 2], [0, 0, 0], [1, 1, 0]]))
     array([[2, 0, 3],
@@ -74,7 +78,7 @@ def split_pieces(labels: NDArray, ignore: int | None = None) -> Labels:
            [1, 1, 0]], dtype=int32)
     """
     volume, _ = _volume(labels, ignore)
-    pieces, count = _pieces(volume, ignore)
+    pieces, count = _pieces(volume, ignore, through)
     owner, _ = kernels.piece_table(volume, pieces, count)
     lut = np.zeros(count + 1, np.int32)
     lut[1 + np.argsort(owner[1:], kind="stable")] = np.arange(1, count + 1)
@@ -116,7 +120,7 @@ def fill_small_holes(labels: NDArray, max_size: int, ignore: int | None = None) 
     np.int32(0)
     """
     volume, _ = _volume(labels, ignore)
-    pieces, count = _pieces(volume, ignore, background=1)
+    pieces, count = _pieces(volume, ignore, "faces", background=1)
     owner, size = kernels.hole_table(volume, pieces, count, labels.ndim)
     lut = np.where((owner > 0) & (size < max_size) & (owner != _value(ignore)), owner, 0).astype(np.int32)
     return kernels.fill_pieces(volume, pieces, lut).reshape(labels.shape)
@@ -285,10 +289,12 @@ def _mapped_keeping(volume: Labels, pieces: NDArray, lut: Labels, ignore: int) -
     return found
 
 
-def _pieces(volume: Labels, ignore: int | None, background: int = 0) -> tuple[NDArray, int]:
+def _pieces(
+    volume: Labels, ignore: int | None, through: str = "corners", background: int = 0
+) -> tuple[NDArray, int]:
     """Number the connected pieces 1..N in the order of their first pixels, of objects or of background."""
     earlier = [step for step in product((-1, 0, 1), repeat=3) if step < (0, 0, 0)]
-    if background:
+    if through == "faces":
         earlier = [step for step in earlier if sum(map(abs, step)) == 1]
     earlier = [step for step in earlier if step[0] == 0 or volume.shape[0] > 1]
     steps = np.array(sorted(earlier, key=lambda step: (sum(map(abs, step)), step)), np.int64)
