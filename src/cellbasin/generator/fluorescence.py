@@ -23,7 +23,7 @@ from cellbasin.generator.paint import Scene, inner_depth
 def solid(depth: Field, softness: float) -> Field:
     """1 inside, falling to 0 at depth 1 over the outer `softness` of the radius.
 
-    >>> solid(np.array([0.0, 0.9, 2.0], np.float32), 0.2).round(2).tolist()
+    >>> solid(np.array([0.0, 0.75, 2.0], np.float32), 0.5).tolist()
     [1.0, 0.5, 0.0]
     """
     return np.clip((1 - depth) / np.float32(max(softness, 1e-3)), 0, 1)

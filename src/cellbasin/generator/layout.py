@@ -109,7 +109,7 @@ def place(
 
 
 def _forces(discs: Floats, radius: Floats) -> Floats:
-    """Which way overlapping discs of different cells push each other: discs (N, K, D), radius (N,) -> (N, K, D)."""
+    """How overlapping discs of unlike cells push each other: discs (N, K, D), radius (N,), to (N, K, D)."""
     points, owner = discs.reshape(-1, discs.shape[-1]), np.repeat(np.arange(len(discs)), discs.shape[1])
     first, second = cKDTree(points).query_pairs(2 * radius.max(), output_type="ndarray").T
     gap = points[first] - points[second]

@@ -228,8 +228,8 @@ def generate(
 
     shape: (Y, X) in px · diameter: median equivalent diameter in px (the cells of "membrane" grow into free
     space, so there it holds only without count and density) · count: how many cells, those cut by the border
-    included; a few of a hundred can get lost under others · density: part of the area to cover, 0..1, instead of
-    `count`; with neither, the seed decides · seed: 0 or more.
+    included; a few of a hundred can get lost under others · density: part of the area to cover, 0..1, used
+    where there is no count; with neither, the seed decides · seed: 0 or more.
 
     Returns a Sample: image (C, Y, X) uint16 (fluorescence) or uint8, labels int32 (Y, X).
     Raises ValueError for an unknown kind, a bad shape, diameter or density, or more cells than fit.
