@@ -2,8 +2,8 @@
 
 Coordinates are (y, x) of corners: pixel (0, 0) is the square from (0, 0) to (1, 1), its centre (0.5, 0.5).
 Filled by the even-odd rule, the outlines give back exactly the pixels that they were traced from. Outer rings
-run along growing x at the top (counter-clockwise where y points up, as GeoJSON wants them), holes the other way
-round; the first point is not repeated at the end, and only points where the outline turns are kept.
+run along growing x at the top (counter-clockwise where y points up, as GeoJSON wants them), holes the other
+way round; the first point is not repeated at the end, and only points where the outline turns are kept.
 """
 
 from __future__ import annotations
@@ -159,8 +159,8 @@ def _trace(pieces: NDArray[np.int32], corners: int) -> tuple[Ring, NDArray[np.in
     """Follow the cracks around every piece; every ring has a crack at the top of a pixel, where it is found.
 
     Returns the corners where rings turn, the end of every ring in these, and the pixel at which it was found.
-    The outer ring of a piece is found before its holes. `corners` is 1 where pixels that touch at a corner are
-    connected.
+    The outer ring of a piece is found before its holes. `corners` is 1 where pixels that touch at a corner
+    are connected.
     """
     height, width = pieces.shape
     seen = np.zeros((height, width), np.bool_)
