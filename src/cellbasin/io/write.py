@@ -52,7 +52,7 @@ def write_labels(
     path = Path(path)
     suffix = path.suffix.lower()
     highest = int(labels.max()) if labels.size else 0
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.ndim not in (2, 3) or labels.size == 0:
+    if labels.dtype.kind not in "iu" or labels.ndim not in (2, 3) or not labels.size or labels.min() < 0:
         raise ValueError(
             f"found labels {labels.dtype} {labels.shape}; expected whole numbers from 0 on, (Y, X) or (Z, Y, "
             f"X)"

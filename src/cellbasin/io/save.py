@@ -1,0 +1,130 @@
+"""Save a segmentation: one table of what can be written, under which ending, by which function."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from cellbasin.image import Image, as_image
+from cellbasin.results import Segmentation
+
+from .vector import write_geojson, write_outlines_text, write_rois
+from .write import write_flows, write_labels, write_overlay, write_seg, write_table
+
+
+@dataclass(frozen=True)
+class Output:
+    """One kind of file: what is added to the stem, how it is written, and a line of help."""
+
+    suffix: str
+    write: Callable[[Path, Segmentation, Image], None]
+    help: str
+
+
+def _labels(path: Path, result: Segmentation, image: Image) -> None:
+    write_labels(path, result.labels, image.voxel_size, result.provenance)
+
+
+def _outlines(path: Path, result: Segmentation, image: Image) -> None:
+    write_outlines_text(path, result.labels)
+
+
+def _flows(path: Path, result: Segmentation, image: Image) -> None:
+    write_flows(path, result.flow, result.probability, image.voxel_size, result.provenance)
+
+
+def _rois(path: Path, result: Segmentation, image: Image) -> None:
+    write_rois(path, result.labels)
+
+
+def _geojson(path: Path, result: Segmentation, image: Image) -> None:
+    write_geojson(path, result.labels, result.objects)
+
+
+def _table(path: Path, result: Segmentation, image: Image) -> None:
+    write_table(path, result.objects)
+
+
+def _overlay(path: Path, result: Segmentation, image: Image) -> None:
+    write_overlay(path, image, result.labels, _channels(result))
+
+
+def _seg(path: Path, result: Segmentation, image: Image) -> None:
+    name = image.name or path.name.removesuffix("_seg.npy")
+    write_seg(path, result.labels, result.flow, result.probability, result.diameter, name)
+
+
+OUTPUTS: dict[str, Output] = {
+    "labels": Output("_masks.tif", _labels, "label image, TIFF"),
+    "outlines": Output("_outlines.txt", _outlines, "outlines as text, x1,y1,x2,y2,... for each object"),
+    "flows": Output("_flows.tif", _flows, "flow (y, x) and probability, float TIFF"),
+    "rois": Output("_rois.zip", _rois, "ROIs for ImageJ and Fiji"),
+    "geojson": Output("_objects.geojson", _geojson, "polygons and measurements for QuPath"),
+    "table": Output("_objects.csv", _table, "a line of measurements for each object"),
+    "overlay": Output("_overlay.png", _overlay, "picture with coloured outlines"),
+    "seg": Output("_seg.npy", _seg, "file of Cellpose's own window"),
+}
+"""Everything that `save` can write, by name."""
+
+
+def check_outputs(what: Iterable[str]) -> tuple[str, ...]:
+    """Names out of `OUTPUTS`, each once, in the given order.
+
+    Raises
+    ------
+    ValueError for an unknown name, or none at all.
+
+    >>> check_outputs(["labels", "rois", "labels"])
+    ('labels', 'rois')
+    """
+    names = tuple(dict.fromkeys(what))
+    unknown = [name for name in names if name not in OUTPUTS]
+    if unknown or not names:
+        raise ValueError(
+            f"found {', '.join(unknown) or 'nothing'} to save; expected some of {', '.join(OUTPUTS)}"
+        )
+    return names
+
+
+def save(
+    result: Segmentation,
+    image: np.ndarray | Image,
+    stem: str | os.PathLike[str],
+    what: Iterable[str] = ("labels",),
+) -> list[Path]:
+    """Write what is asked for of a segmentation, each file whole or not at all.
+
+    Parameters
+    ----------
+    result : of `Model.segment`. Not modified.
+    image : what was segmented; gives voxel size, the picture under the overlay and the name in `_seg.npy`.
+    stem : path of the files without the endings of `OUTPUTS`: "out/cells" gives "out/cells_masks.tif".
+    what : names out of `OUTPUTS`.
+
+    Returns
+    -------
+    Paths of the files, in the order of `what`.
+
+    Raises
+    ------
+    WriteError when a file cannot be written (those before it are whole); ValueError for an unknown name.
+    """
+    image = as_image(image)
+    paths = []
+    for name in check_outputs(what):
+        output = OUTPUTS[name]
+        path = Path(f"{os.fspath(stem)}{output.suffix}")
+        output.write(path, result, image)
+        paths.append(path)
+    return paths
+
+
+def _channels(result: Segmentation) -> tuple[int, ...] | None:
+    """The channels that were segmented, so that the overlay shows what the network saw."""
+    options = result.provenance.get("options")
+    chosen = options.get("channels") if isinstance(options, dict) else None
+    return tuple(int(channel) for channel in chosen) if chosen else None
