@@ -185,8 +185,11 @@ def grains(rng: Generator, scene: Scene) -> NDArray:
     """Even grains on a rough grey ground, bright or dark, with charged edges: an etched surface."""
     shape, diameter = scene.labels.shape, scene.diameter
     rough = between(rng, 0.03, 0.2) * fractal_noise(rng, shape, diameter * between(rng, 0.2, 0.8), octaves=4)
-    streaks = between(rng, 0, 0.1) * smooth_noise(rng, shape, rng.permutation([2.0, diameter]).tolist())
+    streaks = between(rng, 0, 0.06) * smooth_noise(rng, shape, rng.permutation([2.0, diameter]).tolist())
     inside = solid(scene.depth, between(rng, 0.05, 0.2))
+    inside *= 1 - between(rng, 0.3, 0.9) * np.exp(
+        -((scene.wall / np.float32(1.2)) ** 2)
+    )  # a seam where grains touch
     level = scene.spread(brightness(rng, scene.number) ** 0.3) * between(rng, 0.25, 0.5)
     sign = 1 if rng.random() < 0.75 else -1
     edge = (
