@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from zlib import crc32
 
 import numpy as np
 from numpy.random import Generator
@@ -240,7 +241,7 @@ def generate(
     """
     _check(kind, KINDS, shape, 2, diameter)
     recipe = _RECIPES[kind]
-    rng = np.random.default_rng([seed, list(KINDS).index(kind)])
+    rng = np.random.default_rng([seed, crc32(kind.encode())])  # new kinds leave the old ones as they are
     layout, look = recipe.variants[rng.integers(len(recipe.variants))]
     if kind == "empty":
         count, density = 0, None
