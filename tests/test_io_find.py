@@ -76,6 +76,11 @@ def test_inputs_without_images_are_refused(tmp_path: Path, what: str) -> None:
     assert "\n" not in str(caught.value) and what in str(caught.value)
 
 
+def test_names_that_the_system_refuses(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match="cannot be read"):
+        find_images([tmp_path / ("x" * 5000)])
+
+
 def test_pairs(tmp_path: Path) -> None:
     touch(
         tmp_path,

@@ -235,6 +235,32 @@ def test_flipped_bits_never_give_another_error_than_ours(name: str, tmp_path: Pa
             assert "\n" not in str(error)
 
 
+def test_ome_set_of_two_files_needs_both_whole(tmp_path: Path) -> None:
+    planes = "".join(
+        f'<TiffData IFD="0" FirstZ="{z}" PlaneCount="1">'
+        f'<UUID FileName="{z}.ome.tif">urn:uuid:{z}</UUID></TiffData>'
+        for z in range(2)
+    )
+    for z in range(2):
+        xml = (
+            '<?xml version="1.0"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
+            f'UUID="urn:uuid:{z}"><Image ID="Image:0"><Pixels DimensionOrder="XYZCT" ID="Pixels:0" '
+            f'SizeX="45" SizeY="37" SizeZ="2" SizeC="1" SizeT="1" Type="uint16">'
+            f"{planes}</Pixels></Image></OME>"
+        )
+        tifffile.imwrite(tmp_path / f"{z}.ome.tif", STACK[z], description=xml, metadata=None, rowsperstrip=8)
+    image = read_image(tmp_path / "0.ome.tif")
+    assert image.axes == "ZYX"
+    np.testing.assert_array_equal(image.array, STACK[:2])
+    second = (tmp_path / "1.ome.tif").read_bytes()
+    (tmp_path / "1.ome.tif").write_bytes(second[:-300])
+    with pytest.raises(ReadError):
+        read_image(tmp_path / "0.ome.tif")
+    (tmp_path / "1.ome.tif").unlink()
+    with pytest.raises(ReadError):
+        read_image(tmp_path / "0.ome.tif")
+
+
 def test_png_with_wrong_checksum_is_refused(tmp_path: Path) -> None:
     content = bytearray(png(GRAY8))
     content[content.index(b"IDAT") + 200] ^= 1

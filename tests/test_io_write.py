@@ -105,6 +105,8 @@ def test_many_objects_take_wider_numbers(tmp_path: Path, highest: int) -> None:
     np.testing.assert_array_equal(read_labels(tmp_path / "a.tif"), labels)
     assert read_image(tmp_path / "a.tif").voxel_size == pytest.approx((0.5, 0.25))
     if highest > 65535:
+        with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+            assert tif.shaped_metadata is not None and tif.shaped_metadata[0]["cellbasin"] == {"model": "x"}
         with pytest.raises(ValueError, match=r"write \.tif"):
             write_labels(tmp_path / "a.png", labels)
 
@@ -125,6 +127,15 @@ def test_imagej_finds_pixel_size_and_provenance(tmp_path: Path, result: Segmenta
         assert json.loads(tif.imagej_metadata["Info"]) == {"cellbasin": result.provenance}
         assert tif.pages[0].tags["XResolution"].value == (4, 1)
         assert tif.pages[0].description.isascii() and "\\" not in tif.pages[0].description
+
+
+def test_provenance_may_hold_numpy_numbers_and_paths(tmp_path: Path) -> None:
+    provenance = {"seconds": np.float32(0.5), "channels": (1, 0), "file": Path("x"), "table": np.arange(2)}
+    write_labels(tmp_path / "a.tif", drawn(), provenance=provenance)
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        assert tif.imagej_metadata is not None
+        told = json.loads(tif.imagej_metadata["Info"])["cellbasin"]
+    assert told == {"seconds": 0.5, "channels": [1, 0], "file": "x", "table": [0, 1]}
 
 
 @pytest.mark.parametrize(

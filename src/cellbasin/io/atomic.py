@@ -46,9 +46,9 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     except OSError as error:
         reason = " ".join(str(error.strerror or error).split()) or type(error).__name__
         raise WriteError(
-            f"{path}: cannot be written ({reason}); expected an existing folder with write permission and "
-            f"space left: "
-            f"choose another folder or free space"
+            f"{path}: cannot be written ({reason}); "
+            "expected an existing folder with write permission and space left: "
+            "choose another folder or free space"
         ) from error
     finally:
         with contextlib.suppress(OSError):

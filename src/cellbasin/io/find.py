@@ -100,9 +100,16 @@ def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
     named: list[Path] = []
     for item in inputs:
         path = Path(item)
-        if path.is_file():
+        try:
+            images = _expand(path)
+        except OSError as error:
+            raise ReadError(
+                f"{path}: cannot be read ({error.strerror}); "
+                f"expected images in an open folder: check name and permissions"
+            ) from error
+        if images == [path]:
             named.append(path)
-        for image in _expand(path):
+        for image in images:
             found.setdefault(image.resolve(), image)
     stems = {(image.resolve().parent, image.stem) for image in found.values()}
     results = {path.resolve() for path in named if _is_result_of(path, stems)}
@@ -131,8 +138,7 @@ def find_pairs(folder: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
     if missing:
         raise ReadError(
             f"{folder}: found {len(missing)} of {len(images)} images without labels ({_listed(missing)}); "
-            f"expected "
-            f"STEM{MASK_ENDINGS[0]}.tif or .png beside each: add them or move the images elsewhere"
+            f"expected STEM{MASK_ENDINGS[0]}.tif or .png beside each: add them or move the images elsewhere"
         )
     return [(image, path) for image, path in zip(images, labels, strict=True) if path is not None]
 
@@ -270,8 +276,8 @@ def _record(index: Path, number: int, row: dict[str, str]) -> Record:
     if not images or not masks:
         wanted = f"{name}.png" if not images else f"{name}{MASK_ENDINGS[0]}.png"
         raise ReadError(
-            f"{index}: line {number} names {base / wanted}, which does not exist; expected a file for every "
-            f"line"
+            f"{index}: line {number} names {base / wanted}, which does not exist; "
+            "expected a file for every line"
         )
     diameter, objects = (
         _number(index, number, row, "median_diameter_px"),

@@ -85,9 +85,8 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     array, axes = _squeeze(raw.array, raw.axes)
     if array.ndim not in (2, 3) or (axes or "YX")[-2:] != "YX":
         raise ReadError(
-            f"{path}: found an array of shape {array.shape}{f' and axes {axes}' if axes else ''}; expected "
-            f"labels (Y, X) "
-            f"or (Z, Y, X): one whole number for each object, not colours"
+            f"{path}: found an array of shape {array.shape}{f' and axes {axes}' if axes else ''}; "
+            "expected labels (Y, X) or (Z, Y, X): one whole number for each object, not colours"
         )
     if array.dtype.kind not in "buif":
         raise ReadError(f"{path}: found values of dtype {array.dtype}; expected whole numbers")
@@ -134,8 +133,8 @@ def _kind(path: Path) -> str:
         raise ReadError(f"{path}: no such file; expected an image: check the name")
     if path.suffix.lower() not in SUFFIXES:
         raise ReadError(
-            f"{path}: found a file ending in {path.suffix!r}; expected one of {' '.join(SUFFIXES)}: save it "
-            f"as TIFF"
+            f"{path}: found a file ending in {path.suffix!r}; expected one of {' '.join(SUFFIXES)}: "
+            "save it as TIFF"
         )
     with path.open("rb") as file:
         start = file.read(8)
@@ -145,8 +144,8 @@ def _kind(path: Path) -> str:
         if start.startswith(magic):
             return kind
     raise ReadError(
-        f"{path}: found a file that begins with {start!r}, which no image does; expected TIFF, PNG, JPEG, "
-        f"BMP or NPY inside"
+        f"{path}: found a file that begins with {start!r}, which no image does; "
+        "expected TIFF, PNG, JPEG, BMP or NPY inside"
     )
 
 

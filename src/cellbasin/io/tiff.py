@@ -31,6 +31,7 @@ _DAMAGE = (
     "raised",
     "incorrect",
 )
+_HARMLESS = ("GDAL_NODATA", "GeoKey")
 
 
 def read_tiff(path: Path) -> Raw:
@@ -56,8 +57,8 @@ def read_tiff(path: Path) -> Raw:
         alpha = bool(series.keyframe.extrasamples) and series.keyframe.extrasamples[-1] in _ALPHA
     if complaints:
         raise ReadError(
-            f"{path}: found a damaged TIFF file ({complaints[0]}); expected a whole one: copy or export it "
-            f"again"
+            f"{path}: found a damaged TIFF file ({complaints[0]}); expected a whole one: "
+            "copy or export it again"
         )
     if axes.endswith("S") and alpha:
         array = array[..., 0] if array.shape[-1] == 2 else array[..., :-1]
@@ -76,7 +77,8 @@ def _listening() -> Iterator[list[str]]:
     class Listener(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             text = record.getMessage()
-            if record.thread == thread and any(word in text for word in _DAMAGE):
+            harmless = any(word in text for word in _HARMLESS)
+            if record.thread == thread and not harmless and any(word in text for word in _DAMAGE):
                 complaints.append(" ".join(text.split())[:160])
 
     listener = Listener(logging.WARNING)

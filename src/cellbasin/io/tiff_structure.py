@@ -70,11 +70,10 @@ def check_structure(path: Path, tif: Any, series: Any) -> None:
     for number, page in enumerate(series.pages):
         if page is None:
             raise ReadError(
-                f"{path}: page {number} of the image is missing; expected all pages, and all files of a set, "
-                f"in place"
+                f"{path}: page {number} of the image is missing; "
+                "expected all pages, and all files of a set, in place"
             )
-        if page.parent.filehandle.path == tif.filehandle.path:
-            _check_segments(path, page, size)
+        _check_segments(path, page, page.parent.filehandle.size)  # a page may lie in another file of the set
 
 
 def _check_segments(path: Path, page: Any, size: int) -> None:

@@ -54,15 +54,15 @@ def write_labels(
     highest = int(labels.max()) if labels.size else 0
     if labels.dtype.kind not in "iu" or labels.ndim not in (2, 3) or not labels.size or labels.min() < 0:
         raise ValueError(
-            f"found labels {labels.dtype} {labels.shape}; expected whole numbers from 0 on, (Y, X) or (Z, Y, "
-            f"X)"
+            f"found labels {labels.dtype} {labels.shape}; "
+            "expected whole numbers from 0 on, (Y, X) or (Z, Y, X)"
         )
     if suffix not in (".tif", ".tiff", ".png"):
         raise ValueError(f"{path}: found the ending {suffix!r}; expected .tif or .png for labels")
     if suffix == ".png" and (highest > 65535 or labels.ndim != 2):
         raise ValueError(
-            f"{path}: a PNG file holds 65535 objects in two dimensions; write .tif for {highest} in "
-            f"{labels.ndim}"
+            f"{path}: a PNG file holds 65535 objects in two dimensions; "
+            f"write .tif for {highest} in {labels.ndim}"
         )
     stored = labels.astype(np.uint16 if highest <= 65535 else np.uint32)
     with atomic(path) as temporary:
@@ -95,8 +95,8 @@ def write_flows(
     """
     if flow.shape != (probability.ndim, *probability.shape) or probability.ndim not in (2, 3):
         raise ValueError(
-            f"found flow {flow.shape} and probability {probability.shape}; expected (2, Y, X) and (Y, X), or "
-            f"in 3D"
+            f"found flow {flow.shape} and probability {probability.shape}; "
+            "expected (2, Y, X) and (Y, X), or in 3D"
         )
     names = [*(f"flow {axis}" for axis in "zyx"[-len(flow) :]), "probability"]
     stack = np.concatenate([flow, probability[None]]).astype(np.float32)
@@ -118,7 +118,7 @@ def _write_tiff(
     imagej: Mapping[str, Any],
 ) -> None:
     """ImageJ's dialect where it can hold the numbers, else plain TIFF with the same facts."""
-    told = json.dumps({"cellbasin": dict(provenance)}) if provenance else None
+    told = {"cellbasin": dict(provenance)} if provenance else {}
     options: dict[str, Any] = {
         "photometric": "minisblack",
         "compression": "zlib",
@@ -131,14 +131,19 @@ def _write_tiff(
         if voxel_size is not None:
             metadata |= {"unit": "um", "spacing": voxel_size[0]} if "Z" in axes else {"unit": "um"}
         if told:
-            metadata["Info"] = told
+            metadata["Info"] = json.dumps(told, default=_plain)
         tifffile.imwrite(path, array, imagej=True, metadata=metadata, **options)
         return
-    metadata = {"axes": axes, **({"cellbasin": dict(provenance)} if provenance else {})}
+    metadata = {"axes": axes, **json.loads(json.dumps(told, default=_plain))}
     if voxel_size is not None:
         options["resolution"] = (1e4 / voxel_size[-1], 1e4 / voxel_size[-2])
         options["resolutionunit"] = "CENTIMETER"
     tifffile.imwrite(path, array, metadata=metadata, **options)
+
+
+def _plain(value: object) -> object:
+    """What JSON cannot say: numpy's numbers and arrays as plain ones, everything else as its text."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
 
 
 def write_table(path: str | os.PathLike[str], table: Mapping[str, np.ndarray]) -> None:
@@ -221,8 +226,8 @@ def write_seg(
     """
     if labels.ndim != 2 or flow.shape != (2, *labels.shape) or probability.shape != labels.shape:
         raise ValueError(
-            f"found labels {labels.shape} and flow {flow.shape}; expected two dimensions: save volumes as "
-            f"labels"
+            f"found labels {labels.shape} and flow {flow.shape}; expected two dimensions: "
+            "save volumes as labels"
         )
     masks = labels.astype(np.uint16 if labels.max() < 65535 else np.uint32)
     inside = np.clip(probability, 1e-6, 1 - 1e-6)
