@@ -57,7 +57,9 @@ def _affine(
     """Matrix (2, 3) from output pixels to level pixels, and the orthogonal part (2, 2) that turns vectors back."""
     angle = rng.uniform(0, 2 * np.pi)
     mirror = 1.0 if rng.random() < 0.5 else -1.0
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([1.0, mirror])
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag(
+        [1.0, mirror]
+    )
     height, width = level.labels.shape
     if len(source.centres) and rng.random() < recipe.on_object:
         area = source.areas if rng.random() < 0.5 else np.ones_like(source.areas)

@@ -92,7 +92,9 @@ def prepare(annotated: Annotated, ignore: int = 65535) -> TrainingImage:
 
 
 def prepare_all(
-    images: Sequence[Callable[[], Annotated]], ignore: int = 65535, progress: Callable[[int, int], None] | None = None
+    images: Sequence[Callable[[], Annotated]],
+    ignore: int = 65535,
+    progress: Callable[[int, int], None] | None = None,
 ) -> list[TrainingImage]:
     """Prepare images that are read one by one by the given functions."""
     done: list[TrainingImage] = []

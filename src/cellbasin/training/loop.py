@@ -18,7 +18,7 @@ from torch.nn import functional
 from cellbasin.network import Network, build
 from cellbasin.training.dataset import TrainingImage
 from cellbasin.training.recipe import Recipe
-from cellbasin.training.sampling import Batches
+from cellbasin.training.sampling import Batches, Stage
 from cellbasin.weights import Architecture, Card, Weights, save_weights
 
 FLOW_SCALE = 5.0  # paper, "Deep neural network": balances the two losses
@@ -102,14 +102,15 @@ def train(  # noqa: PLR0913, PLR0915, C901
             return state.step / (recipe.epochs * steps_per_epoch)
         return state.seconds / (recipe.minutes * 60)
 
-    def stage(step: int) -> tuple[int, int]:
+    def stage(step: int) -> Stage:
         part = step / (recipe.epochs * steps_per_epoch) if recipe.epochs else done()
-        return next((size, count) for begin, size, count in reversed(recipe.schedule) if part >= begin)
+        size, count = next((size, count) for begin, size, count in reversed(recipe.schedule) if part >= begin)
+        return Stage(size, count, recipe.generated if part < 1 - recipe.cooldown else 0.0)
 
     batches = Batches(images, recipe, state.step, stage)
     log = _Log(out.with_suffix(".log.jsonl"), report)
     session_start = last_save = last_validation = step_start = time.monotonic()
-    sums = torch.zeros(2)
+    sums, summed = torch.zeros(2), 0
     try:
         while done() < 1:
             rate = rate_at(done(), state.step, recipe)
@@ -131,6 +132,7 @@ def train(  # noqa: PLR0913, PLR0915, C901
             state.seconds += min(now - step_start, _LONGEST_STEP)
             step_start = now
             sums += torch.stack([flow_loss.detach(), inside_loss.detach()]).cpu()
+            summed += 1
             if state.step % _LOG_EVERY == 0:
                 if not torch.isfinite(sums).all():
                     raise TrainingError(
@@ -138,8 +140,8 @@ def train(  # noqa: PLR0913, PLR0915, C901
                         f"the images; the last good checkpoint is {checkpoint}"
                     )
                 busy = batches.seconds / (time.monotonic() - session_start)
-                log.line(state, rate=rate, flow=sums[0] / _LOG_EVERY, inside=sums[1] / _LOG_EVERY, drawing=busy)
-                sums.zero_()
+                log.line(state, rate=rate, flow=sums[0] / summed, inside=sums[1] / summed, drawing=busy)
+                sums, summed = torch.zeros(2), 0
             if time.monotonic() - last_save > _SAVE_EVERY:
                 _save_checkpoint(checkpoint, network, average, optimizer, state, recipe)
                 last_save = time.monotonic()
@@ -182,7 +184,10 @@ def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
     """Weight decay only on convolutions and linear maps; norms and biases have no scale to lose."""
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    groups = [
+        {"params": decayed, "weight_decay": recipe.weight_decay},
+        {"params": plain, "weight_decay": 0.0},
+    ]
     if recipe.optimizer == "sgd":
         groups[1]["weight_decay"] = recipe.weight_decay
         return torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9)
@@ -211,7 +216,9 @@ def _with_norms(average: Network, batches: Batches, recipe: Recipe) -> Network:
     return network.eval()
 
 
-def _validate(network: Network, validate: Validate, state: Progress, log: _Log, out: Path, recipe: Recipe) -> None:
+def _validate(
+    network: Network, validate: Validate, state: Progress, log: _Log, out: Path, recipe: Recipe
+) -> None:
     scores = validate(network)
     log.line(state, **{f"validation_{key}": value for key, value in scores.items()})
     if scores["score"] > state.best:
@@ -220,14 +227,33 @@ def _validate(network: Network, validate: Validate, state: Progress, log: _Log, 
 
 
 def _export(network: Network, path: Path, recipe: Recipe, state: Progress) -> None:
-    tensors = {k: v.float().cpu().contiguous().numpy() for k, v in network.state_dict().items() if "num_batches" not in k}
-    record = {**asdict(recipe), "steps": state.step, "crops": state.crops, "hours": round(state.seconds / 3600, 3)}
-    card = Card(name=path.name.split(".")[0], architecture=network.architecture, diameter=recipe.diameter, recipe=record)
+    tensors = {
+        k: v.float().cpu().contiguous().numpy()
+        for k, v in network.state_dict().items()
+        if "num_batches" not in k
+    }
+    record = {
+        **asdict(recipe),
+        "steps": state.step,
+        "crops": state.crops,
+        "hours": round(state.seconds / 3600, 3),
+    }
+    card = Card(
+        name=path.name.split(".")[0],
+        architecture=network.architecture,
+        diameter=recipe.diameter,
+        recipe=record,
+    )
     save_weights(path, card, tensors)
 
 
 def _save_checkpoint(
-    path: Path, network: Network, average: Network, optimizer: torch.optim.Optimizer, state: Progress, recipe: Recipe
+    path: Path,
+    network: Network,
+    average: Network,
+    optimizer: torch.optim.Optimizer,
+    state: Progress,
+    recipe: Recipe,
 ) -> None:
     partial = path.with_name(path.name + ".partial")
     torch.save(
@@ -244,11 +270,18 @@ def _save_checkpoint(
 
 
 def _restore(
-    path: Path, network: Network, average: Network, optimizer: torch.optim.Optimizer, state: Progress, recipe: Recipe
+    path: Path,
+    network: Network,
+    average: Network,
+    optimizer: torch.optim.Optimizer,
+    state: Progress,
+    recipe: Recipe,
 ) -> None:
     saved = torch.load(path, weights_only=True)
     if saved["seed"] != recipe.seed:
-        raise TrainingError(f"{path} was begun with seed {saved['seed']}, not {recipe.seed}: give that seed or another --out")
+        raise TrainingError(
+            f"{path} was begun with seed {saved['seed']}, not {recipe.seed}: give that seed or another --out"
+        )
     network.load_state_dict(saved["network"])
     average.load_state_dict(saved["average"])
     optimizer.load_state_dict(saved["optimizer"])

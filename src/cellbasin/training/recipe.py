@@ -30,7 +30,7 @@ class Recipe:
     diameter: float = 30.0
     # sampling
     on_object: float = 0.85
-    generated: float = 0.0
+    generated: float = 0.15
     validation: float = 0.12
     exclude: tuple[str, ...] = ()
     ignore_label: int = 65535
@@ -71,6 +71,7 @@ RECIPES: dict[str, Recipe] = {
         average=0.0,
         schedule=((0.0, 224, 8),),
         on_object=0.0,
+        generated=0.0,
         wide=0.0,
         gamma=0.0,
         contrast=0.0,

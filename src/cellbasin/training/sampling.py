@@ -7,21 +7,31 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from cellbasin.training.crops import draw_crop
 from cellbasin.training.dataset import TrainingImage
+from cellbasin.training.generated import GENERATED
 from cellbasin.training.recipe import Recipe
 
-GENERATED = "generated"
 _LARGE_SOURCE = 200  # images; a source this large is balanced by look, not as one
 _SMALL_LOOK = 8
 
 
-def image_weights(images: Sequence[TrainingImage], recipe: Recipe) -> np.ndarray:
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What a batch is made of: crop size in pixels, number of crops, share of generated images."""
+
+    size: int
+    count: int
+    generated: float = 0.0
+
+
+def image_weights(images: Sequence[TrainingImage], generated: float) -> np.ndarray:
     """Probability (N,) of drawing each image: a source counts as the root of its number of images, and within a large
-    source each look as the root of its own. Generated images (source "generated") get the share `recipe.generated`.
+    source each look as the root of its own. Generated images (source "generated") get the share `generated`.
     """
     sources = Counter(image.source for image in images)
     looks = Counter(image.look for image in images)
@@ -38,23 +48,23 @@ def image_weights(images: Sequence[TrainingImage], recipe: Recipe) -> np.ndarray
         weights[names == source] *= count**0.5 / weights[names == source].sum()
     drawn = names == GENERATED
     if drawn.any() and not drawn.all():
-        weights[drawn] *= recipe.generated / weights[drawn].sum()
-        weights[~drawn] *= (1 - recipe.generated) / weights[~drawn].sum()
+        weights[drawn] *= generated / weights[drawn].sum()
+        weights[~drawn] *= (1 - generated) / weights[~drawn].sum()
     return weights / weights.sum()
 
 
 class Batches:
     """Endless batches, drawn ahead by a thread. Batch `step` depends on the recipe's seed and `step` alone.
 
-    stage(step) → (crop size, crops). `next()` returns images (n, 2, s, s) and targets (n, 4, s, s), float32.
+    stage(step) tells what to draw. `next()` returns images (n, 2, s, s) and targets (n, 4, s, s), float32.
     `seconds` is the time spent drawing so far.
     """
 
     def __init__(
-        self, images: Sequence[TrainingImage], recipe: Recipe, first_step: int, stage: Callable[[int], tuple[int, int]]
+        self, images: Sequence[TrainingImage], recipe: Recipe, first_step: int, stage: Callable[[int], Stage]
     ) -> None:
         self.images, self.recipe, self.stage = images, recipe, stage
-        self.weights = image_weights(images, recipe)
+        self._weights: dict[float, np.ndarray] = {}
         self.seconds = 0.0
         self._queue: queue.Queue[tuple[np.ndarray, np.ndarray] | Exception] = queue.Queue(4)
         self._stop = threading.Event()
@@ -75,10 +85,12 @@ class Batches:
 
     def draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Batch number `step`."""
-        size, count = self.stage(step)
+        stage = self.stage(step)
+        if stage.generated not in self._weights:
+            self._weights[stage.generated] = image_weights(self.images, stage.generated)
         rng = np.random.default_rng((self.recipe.seed, step))
-        chosen = rng.choice(len(self.images), count, p=self.weights)
-        crops = [draw_crop(self.images[index], size, self.recipe, rng) for index in chosen]
+        chosen = rng.choice(len(self.images), stage.count, p=self._weights[stage.generated])
+        crops = [draw_crop(self.images[index], stage.size, self.recipe, rng) for index in chosen]
         return np.stack([crop.image for crop in crops]), np.stack([crop.target for crop in crops])
 
     def _produce(self, step: int) -> None:

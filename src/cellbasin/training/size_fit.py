@@ -46,7 +46,11 @@ def fit_size_model(
     fitted, record = _best_fit(np.array(styles), np.array(ratios), np.array(owner))
     card = replace(
         weights.card,
-        size_model={"coefficients": fitted.coefficients.round(6).tolist(), "intercept": fitted.intercept, **record},
+        size_model={
+            "coefficients": fitted.coefficients.round(6).tolist(),
+            "intercept": fitted.intercept,
+            **record,
+        },
     )
     return replace(weights, card=card)
 
@@ -59,7 +63,9 @@ def _pixels(annotated: Annotated) -> np.ndarray:
     return select_channels(Image(annotated.image, axes), channels)
 
 
-def _best_fit(styles: np.ndarray, ratios: np.ndarray, owner: np.ndarray) -> tuple[size.SizeModel, dict[str, Any]]:
+def _best_fit(
+    styles: np.ndarray, ratios: np.ndarray, owner: np.ndarray
+) -> tuple[size.SizeModel, dict[str, Any]]:
     """The penalty with the smallest error on images left out of the fit."""
     fold = owner % _FOLDS
     errors = {}
