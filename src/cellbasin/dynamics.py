@@ -1,0 +1,322 @@
+"""From flows to labels: every pixel follows the flow, and pixels that end at the same place are one object.
+
+Paper, Methods, "Mask recovery from vector flows" and "Mask quality threshold".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+from cellbasin.flows import labels_to_flows
+from cellbasin.labels import areas, fill_small_holes, keep_largest_piece
+from cellbasin.parallel import parallel_map
+
+_DENSE = 3  # end points that a place needs to belong to a basin (paper)
+_STILL = 0.02  # a pixel has arrived when its steps are shorter than this part of the full step
+_APART = 0.5  # flows that part by more than this between neighbouring places belong to two basins
+_CHUNK = 1 << 16  # pixels
+_jit = numba.njit(nogil=True, cache=True, error_model="numpy")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class FlowSegmentation:
+    """Objects found by following flows.
+
+    labels: int32 (*spatial); 1..N without gaps, each one connected piece. flow_errors: float64 (N,), entry i belongs to
+    label i + 1: mean over its pixels of the squared difference between the given flow and that of its shape.
+    """
+
+    labels: NDArray[np.int32]
+    flow_errors: NDArray[np.float64]
+
+
+def flows_to_labels(
+    flow: NDArray[np.float32],
+    probability: NDArray[np.float32],
+    *,
+    probability_threshold: float = 0.5,
+    flow_threshold: float | None = 0.4,
+    min_size: int = 15,
+    step: float = 1.0,
+    steps: int = 200,
+) -> NDArray[np.int32]:
+    """Return the labels that flows lead to, int32 of probability's shape; see `segment_flows`.
+
+    >>> labels = np.zeros((20, 40), np.int32)
+    >>> labels[2:18, 2:20], labels[2:18, 20:38] = 1, 2
+    >>> found = flows_to_labels(labels_to_flows(labels), (labels > 0).astype(np.float32))
+    >>> bool((found == labels).all())
+    True
+    """
+    return segment_flows(
+        flow,
+        probability,
+        probability_threshold=probability_threshold,
+        flow_threshold=flow_threshold,
+        min_size=min_size,
+        step=step,
+        steps=steps,
+    ).labels
+
+
+def segment_flows(
+    flow: NDArray[np.float32],
+    probability: NDArray[np.float32],
+    *,
+    probability_threshold: float = 0.5,
+    flow_threshold: float | None = 0.4,
+    min_size: int = 15,
+    step: float = 1.0,
+    steps: int = 200,
+) -> FlowSegmentation:
+    """Find the objects that flows lead to (paper, Methods, "Mask recovery from vector flows").
+
+    Pixels more probable than the threshold take Euler steps along the flow, which is interpolated between the pixels
+    inside; a pixel whose direction turns back halves its step and stops once it has arrived. Neighbouring places where at
+    least three pixels end are one basin unless the flow parts between them, and the pixels that end in one basin are one
+    object. Of each object the largest connected piece is kept, holes smaller than `min_size` are filled, and it is dropped
+    if it is smaller than `min_size` or if its own flow differs too much from the given one.
+
+    Args:
+        flow: (D, *spatial), components in the order (z) y x, about unit vectors inside objects.
+        probability: (*spatial) 0..1, of being inside an object.
+        probability_threshold: only pixels above it belong to objects.
+        flow_threshold: largest mean squared difference from the flow of the object's shape; None keeps all objects.
+        min_size: pixels of the smallest object.
+        step: length of a step in pixels: 1 for objects of 30 pixels, for larger ones diameter / 30.
+        steps: largest number of steps.
+
+    Raises:
+        ValueError: shapes that do not fit together, values that are not finite, or numbers out of range.
+
+    The result does not depend on the number of threads, and time and memory grow with the number of pixels.
+
+    >>> labels = np.pad(np.ones((9, 9), np.int32), 3)
+    >>> result = segment_flows(labels_to_flows(labels), (labels > 0).astype(np.float32))
+    >>> result.flow_errors
+    array([0.])
+    """
+    _check(flow, probability, min_size, step, steps)
+    if probability.size == 0:
+        return FlowSegmentation(np.zeros(probability.shape, np.int32), np.zeros(0))
+    basins = _basins(flow, probability, probability_threshold, step, steps)
+    labels = fill_small_holes(keep_largest_piece(basins), min_size)
+    area = areas(labels)
+    wanted = area >= max(min_size, 1)
+    labels = _select(labels, wanted)
+    errors = flow_errors(labels, flow)
+    if flow_threshold is not None and (errors > flow_threshold).any():
+        wanted = errors <= flow_threshold
+        labels, errors = _select(labels, wanted), errors[wanted]
+    return FlowSegmentation(labels, errors)
+
+
+def flow_errors(labels: NDArray[np.int32], flow: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return how much flows differ from those of the labels' shapes (paper, Methods, "Mask quality threshold").
+
+    Args:
+        labels: integers (*spatial), 1..N and 0 for background.
+        flow: (D, *spatial).
+
+    Returns:
+        float64 (N,): for label i + 1 the mean over its pixels of the squared length of the difference; 0 for labels that
+        do not occur.
+
+    >>> flow_errors(np.array([[1, 1]]), np.array([[[0, 0]], [[1, -1]]], np.float32))
+    array([0.])
+    """
+    if flow.shape != (labels.ndim, *labels.shape):
+        raise ValueError(f"flow of shape {flow.shape} does not fit labels of shape {labels.shape}")
+    own = labels_to_flows(labels).reshape(labels.ndim, -1)
+    sums, counts = _squared_differences(labels.reshape(-1), own, flow.reshape(labels.ndim, -1), int(labels.max(initial=0)))
+    return sums[1:] / np.maximum(counts[1:], 1)
+
+
+def _check(flow: NDArray, probability: NDArray, min_size: int, step: float, steps: int) -> None:
+    if probability.ndim not in (2, 3) or flow.shape != (probability.ndim, *probability.shape):
+        raise ValueError(
+            f"expected flow (2, Y, X) with probability (Y, X), or (3, Z, Y, X) with (Z, Y, X); "
+            f"found {flow.shape} with {probability.shape}"
+        )
+    if not (min_size >= 0 and np.isfinite(step) and step > 0 and steps >= 1):
+        raise ValueError(
+            f"expected min_size >= 0, step > 0 and steps >= 1; found min_size {min_size}, step {step}, steps {steps}"
+        )
+
+
+def _select(labels: NDArray[np.int32], wanted: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """Keep the wanted labels and renumber them without gaps."""
+    numbers = np.concatenate(([0], np.where(wanted, np.cumsum(wanted), 0))).astype(np.int32)
+    return numbers[labels]
+
+
+def _basins(
+    flow: NDArray[np.float32], probability: NDArray[np.float32], threshold: float, step: float, steps: int
+) -> NDArray[np.int32]:
+    """Label every pixel inside with the basin that it ends in (0: in none)."""
+    dims, shape = probability.ndim, probability.shape
+    shape3 = (1,) * (3 - dims) + shape
+    margin = (0, 1, 1) if dims == 2 else (1, 1, 1)
+    field = np.zeros((*np.add(shape3, margin), dims + 1), np.float32)
+    flow3, probability3 = flow.reshape(dims, *shape3), probability.reshape(shape3)
+    ends = np.empty(probability.size, np.int32 if probability.size < 2**31 else np.int64)
+    rows = shape3[0] * shape3[1]
+    size = max(1, _CHUNK // max(1, shape3[2]))
+    chunks = [(first, min(first + size, rows)) for first in range(0, rows, size)]
+
+    def collect(chunk: tuple[int, int]) -> bool:
+        return bool(_collect(flow3, probability3, threshold, *chunk, field))
+
+    if not all(parallel_map(collect, chunks)):
+        raise ValueError("flow or probability holds values that are not finite (NaN or infinity)")
+    parallel_map(lambda chunk: _follow(field, shape3, step, steps, *chunk, ends), chunks)
+    basins = _agglomerate(ends, field, shape3)
+    parallel_map(lambda chunk: _assign(ends[chunk[0] * shape3[2] : chunk[1] * shape3[2]], basins), chunks)
+    return ends.astype(np.int32, copy=False).reshape(shape)
+
+
+@_jit
+def _collect(flow, probability, threshold, first, last, field):  # type: ignore[no-untyped-def]
+    """Interleave the flow's components and 1 for pixels inside, 0 for others; tells whether all values are finite."""
+    dims = flow.shape[0]
+    finite = True
+    for row in range(first, last):
+        z, y = row // probability.shape[1], row % probability.shape[1]
+        for x in range(probability.shape[2]):
+            finite &= np.isfinite(probability[z, y, x])
+            if probability[z, y, x] > threshold:
+                field[z, y, x, dims] = 1
+                for axis in range(dims):
+                    finite &= np.isfinite(flow[axis, z, y, x])
+                    field[z, y, x, axis] = flow[axis, z, y, x]
+    return finite
+
+
+@_jit
+def _follow(field, shape, step, steps, first, last, ends):  # type: ignore[no-untyped-def]
+    """Let the pixels of some rows follow the flow; `ends` gets the flat index of the pixel where each ends, -1 outside."""
+    dims = field.shape[3] - 1
+    still = (_STILL * step) ** 2
+    for row in range(first, last):
+        for x in range(shape[2]):
+            z, y = row // shape[1], row % shape[1]
+            i = row * shape[2] + x
+            if field[z, y, x, dims] == 0:
+                ends[i] = -1
+                continue
+            pz, py, px, length = float(z), float(y), float(x), step
+            oz = oy = ox = 0.0
+            for _ in range(steps):
+                fz, fy, fx = _sample2(field, py, px) if dims == 2 else _sample3(field, pz, py, px)
+                if fz * oz + fy * oy + fx * ox < 0:
+                    length *= 0.5
+                if (fz * fz + fy * fy + fx * fx) * length * length < still:
+                    break
+                oz, oy, ox = fz, fy, fx
+                pz = min(max(pz + length * fz, 0.0), shape[0] - 1.0)
+                py = min(max(py + length * fy, 0.0), shape[1] - 1.0)
+                px = min(max(px + length * fx, 0.0), shape[2] - 1.0)
+            ends[i] = (int(pz + 0.5) * shape[1] + int(py + 0.5)) * shape[2] + int(px + 0.5)
+
+
+@_jit
+def _sample2(field, y, x):  # type: ignore[no-untyped-def]
+    """Return the flow (0, y, x) between pixels: the mean of those inside, weighted by nearness."""
+    iy, ix = int(y), int(x)
+    y, x = y - iy, x - ix
+    fy = fx = total = 0.0
+    for dy in range(2):
+        for dx in range(2):
+            corner = field[0, iy + dy, ix + dx]
+            weight = (y if dy else 1 - y) * (x if dx else 1 - x)
+            fy += weight * corner[0]
+            fx += weight * corner[1]
+            total += weight * corner[2]
+    scale = 1 / total if total > 0 else 0.0
+    return 0.0, fy * scale, fx * scale
+
+
+@_jit
+def _sample3(field, z, y, x):  # type: ignore[no-untyped-def]
+    iz, iy, ix = int(z), int(y), int(x)
+    z, y, x = z - iz, y - iy, x - ix
+    fz = fy = fx = total = 0.0
+    for dz in range(2):
+        for dy in range(2):
+            for dx in range(2):
+                corner = field[iz + dz, iy + dy, ix + dx]
+                weight = (z if dz else 1 - z) * (y if dy else 1 - y) * (x if dx else 1 - x)
+                fz += weight * corner[0]
+                fy += weight * corner[1]
+                fx += weight * corner[2]
+                total += weight * corner[3]
+    scale = 1 / total if total > 0 else 0.0
+    return fz * scale, fy * scale, fx * scale
+
+
+@_jit
+def _agglomerate(ends, field, shape):  # type: ignore[no-untyped-def]
+    """Number the basins: neighbouring places where enough pixels end, unless the flow parts between them. Flat int32."""
+    counts = np.zeros(ends.size, np.int32)
+    for end in ends:
+        if end >= 0:
+            counts[end] += 1
+    basins = np.zeros(ends.size, np.int32)
+    queue = np.empty(np.sum(counts >= _DENSE), np.int64)
+    n = 0
+    for start in range(ends.size):
+        if counts[start] < _DENSE or basins[start] > 0:
+            continue
+        n += 1
+        basins[start] = n
+        queue[0] = start
+        head, tail = 0, 1
+        while head < tail:
+            tail = _spread(queue[head], counts, field, shape, basins, queue, tail)
+            head += 1
+    return basins
+
+
+@_jit
+def _spread(i, counts, field, shape, basins, queue, tail):  # type: ignore[no-untyped-def]
+    """Add the neighbours of place i that belong to its basin to the queue and return the queue's new length."""
+    z, y, x = i // (shape[1] * shape[2]), i // shape[2] % shape[1], i % shape[2]
+    dims = field.shape[3] - 1
+    for az in range(max(z - 1, 0), min(z + 2, shape[0])):
+        for ay in range(max(y - 1, 0), min(y + 2, shape[1])):
+            for ax in range(max(x - 1, 0), min(x + 2, shape[2])):
+                j = (az * shape[1] + ay) * shape[2] + ax
+                if counts[j] < _DENSE or basins[j] > 0:
+                    continue
+                here, there = field[z, y, x], field[az, ay, ax]
+                parting = (there[dims - 1] - here[dims - 1]) * (ax - x) + (there[dims - 2] - here[dims - 2]) * (ay - y)
+                if dims == 3:
+                    parting += (there[0] - here[0]) * (az - z)
+                if parting <= _APART * np.sqrt(float((az - z) ** 2 + (ay - y) ** 2 + (ax - x) ** 2)):
+                    basins[j] = basins[i]
+                    queue[tail] = j
+                    tail += 1
+    return tail
+
+
+@_jit
+def _assign(ends, basins):  # type: ignore[no-untyped-def]
+    """Replace every end point by its basin."""
+    for i in range(ends.size):
+        ends[i] = basins[ends[i]] if ends[i] >= 0 else 0
+
+
+@_jit
+def _squared_differences(labels, first, second, largest):  # type: ignore[no-untyped-def]
+    sums, counts = np.zeros(largest + 1), np.zeros(largest + 1, np.int64)
+    for i in range(labels.size):
+        label = labels[i]
+        if label > 0:
+            counts[label] += 1
+            for axis in range(first.shape[0]):
+                sums[label] += (float(first[axis, i]) - float(second[axis, i])) ** 2
+    return sums, counts
