@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cellbasin.image import Image
-from cellbasin.io import ReadError, Record, read_image, read_index, read_labels
+from cellbasin.evaluation import read_pair
+from cellbasin.io import ReadError, Record, read_index
 from cellbasin.training.dataset import Annotated, split_groups
 
 SPLITS = ("train", "validation", "test", "all")
@@ -25,10 +25,10 @@ def select_records(
 ) -> list[Record]:
     """List the annotated images of one part of a data set (see `cellbasin.io.read_index` for its layout).
 
-    split: "train" (without what validation takes), "validation" (split off the training images by group, the same in
-    every run), "test", or "all". A folder of pairs without splits is its own training and its own test part.
-    exclude: sources left out; sources: the only ones kept, if any are named. Raises ReadError when nothing is left, a
-    source is unknown or files are missing.
+    split: "train" (without what validation takes), "validation" (split off the training images by group, the
+    same in every run), "test", or "all". A folder of pairs without splits is its own training and its own
+    test part. exclude: sources left out; sources: the only ones kept, if any are named. Raises ReadError
+    when nothing is left, a source is unknown or files are missing.
     """
     if split not in SPLITS:
         raise ReadError(f"{folder}: found split {split!r}; expected one of {', '.join(SPLITS)}")
@@ -38,7 +38,8 @@ def select_records(
     unknown = [source for source in sources if source not in known]
     if unknown:
         raise ReadError(
-            f"{folder}: found no source {', '.join(unknown)} in split {split}; expected some of {', '.join(known)}"
+            f"{folder}: found no source {', '.join(unknown)} in split {split}; expected some of "
+            f"{', '.join(known)}"
         )
     records = [r for r in records if r.source not in exclude and (not sources or r.source in sources)]
     if split in ("train", "validation"):
@@ -46,7 +47,8 @@ def select_records(
         records = [r for r, out in zip(records, held, strict=True) if out == (split == "validation")]
     if not records:
         raise ReadError(
-            f"{folder}: found no image in split {split}; expected some: check the split and the sources left out"
+            f"{folder}: found no image in split {split}; expected some: check the split and the sources "
+            f"left out"
         )
     return records
 
@@ -58,10 +60,10 @@ def read_folder(
     channels: tuple[int, ...] | None = None,
     validation: float = VALIDATION,
 ) -> list[Callable[[], Annotated]]:
-    """Readers of the annotated images of one part of a data set, for `prepare_all`; arguments as `select_records`.
+    """Readers of the annotated images of one part of a data set, for `prepare_all`; see `select_records`.
 
-    channels: (primary,) or (primary, nuclear) of images whose layout the index does not tell; None: gray, or RGB that
-    training mixes to gray. The readers raise ReadError for files that cannot be used.
+    channels: (primary,) or (primary, nuclear) of images whose layout the index does not tell; None: gray, or
+    RGB that training mixes to gray. The readers raise ReadError for files that cannot be used.
     """
     records = select_records(folder, split, exclude, validation=validation)
     return [partial(read_annotated, record, channels) for record in records]
@@ -88,21 +90,11 @@ def read_annotated(record: Record, channels: tuple[int, ...] | None = None) -> A
     return Annotated(planes, labels, record.name, record.source, layout, record.group)
 
 
-def read_pair(record: Record) -> tuple[Image, np.ndarray]:
-    """Image and labels (int32 (Y, X)) of one record, checked to fit; raises ReadError."""
-    image, labels = read_image(record.image), read_labels(record.masks)
-    if labels.shape != image.spatial_shape or labels.ndim != 2:
-        raise ReadError(
-            f"{record.masks}: found labels of shape {labels.shape}; expected two dimensions and the size of "
-            f"{record.image.name}, {image.spatial_shape}"
-        )
-    return image, labels
-
-
 def _primary(record: Record, planes: np.ndarray) -> np.ndarray:
     """Refuse to guess which channel shows the cells."""
     if len(planes) > 1:
         raise ReadError(
-            f"{record.image}: found {len(planes)} channels; say which shows the cells with --channels PRIMARY[,NUCLEAR]"
+            f"{record.image}: found {len(planes)} channels; say which shows the cells with --channels "
+            f"PRIMARY[,NUCLEAR]"
         )
     return planes

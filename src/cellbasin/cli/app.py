@@ -1,0 +1,106 @@
+"""The program: its commands, and what becomes of their errors."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from cyclopts import App, CycloptsError, Parameter
+
+from cellbasin.cli import doctor, evaluate, models, score, segment, train
+from cellbasin.cli.console import DONE, INTERRUPTED, NOTHING, CommandError, one_line, print_error
+
+_HELP = "Segment cells in microscopy images, fast on a plain CPU."
+_EXAMPLES = """Examples:
+  cellbasin segment cells.tif             writes cells_masks.tif beside it
+  cellbasin segment folder --out masks --save labels,overlay,rois
+  cellbasin evaluate dataset              scores a model on annotated images
+  cellbasin doctor                        is all well, what can this computer do
+
+'cellbasin COMMAND --help' explains a command.
+Exit codes: 0 done, 1 partly done, 2 nothing done, 130 interrupted."""
+
+
+def _version() -> str:
+    from cellbasin.version import VERSION
+
+    return f"cellbasin {VERSION}"
+
+
+def make_app() -> App:
+    """The commands, each with its flags and help."""
+    app = App(
+        name="cellbasin",
+        help=_HELP,
+        help_epilogue=_EXAMPLES,
+        help_format="plaintext",
+        version=_version,
+        default_parameter=Parameter(negative=""),
+    )
+    app.command(segment.segment, help_epilogue=segment.EXAMPLES)
+    app.command(evaluate.evaluate, help_epilogue=evaluate.EXAMPLES)
+    app.command(score.score, help_epilogue=score.EXAMPLES)
+    app.command(train.train, help_epilogue=train.EXAMPLES)
+    app.command(models.make_app())
+    app.command(doctor.doctor, help_epilogue=doctor.EXAMPLES)
+    return app
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; see `cellbasin.cli.main`."""
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files are bytes, not always text
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    with _terminable():
+        try:
+            result = _call(words)
+            sys.stdout.flush()
+            return result
+        except KeyboardInterrupt:
+            print("cellbasin: interrupted", file=sys.stderr)
+            return INTERRUPTED
+        except BrokenPipeError:  # the reader of our output, such as head, has enough
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return DONE
+
+
+def _call(words: list[str]) -> int:
+    try:
+        result = make_app()(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except CycloptsError as error:
+        command = next((word for word in words if not word.startswith("-")), "")
+        known = command in ("segment", "evaluate", "score", "train", "models", "doctor")
+        where = f"cellbasin {command}" if known else "cellbasin"
+        print_error(f"{one_line(error).rstrip('.')}; see '{where} --help'")
+        return NOTHING
+    except BrokenPipeError:
+        raise
+    except (CommandError, ValueError, TypeError, OSError, MemoryError) as error:
+        if os.environ.get("CELLBASIN_DEBUG"):
+            raise
+        print_error(error)
+        return NOTHING
+    return result if isinstance(result, int) else DONE
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Being asked to end (by a batch system) leaves no half-written file either."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    try:
+        before: Any = signal.signal(signal.SIGTERM, leave)
+    except ValueError:  # not the main thread: somebody else's program
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

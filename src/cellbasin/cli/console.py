@@ -1,0 +1,131 @@
+"""What the commands share: one-line errors, exit codes, the progress bar, JSON files."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+DONE, PARTLY, NOTHING, INTERRUPTED = 0, 1, 2, 130
+
+
+class CommandError(Exception):
+    """A command cannot go on: one line that says what was found, what was expected and what to do."""
+
+
+def one_line(error: BaseException | str) -> str:
+    """The message of an error without line breaks.
+
+    >>> one_line(ValueError("found 3 axes;\\n  expected 2"))
+    'found 3 axes; expected 2'
+    """
+    if isinstance(error, MemoryError):
+        return "not enough memory; expected a smaller image: cut or shrink it"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def print_error(error: BaseException | str) -> None:
+    """One line on stderr."""
+    print(f"cellbasin: error: {one_line(error)}", file=sys.stderr, flush=True)
+
+
+def write_json(target: str, content: Any) -> None:
+    """Write JSON whole or not at all; "-" is stdout. NaN and infinity become null."""
+    text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        sys.stdout.flush()
+        return
+    from cellbasin.io.atomic import atomic
+
+    with atomic(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON knows: arrays and tuples become lists, paths text."""
+    if isinstance(value, dict):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if hasattr(value, "tolist"):
+        return _plain(value.tolist())
+    if isinstance(value, float):
+        return round(value, 6) if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns: the first to the left, the others to the right.
+
+    >>> print(table(["source", "AP"], [["nuclei", "0.9"], ["axons", "0.75"]]))
+    source    AP
+    nuclei   0.9
+    axons   0.75
+    """
+    lines = [list(header), *map(list, rows)]
+    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            [line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:], strict=True))]
+        ).rstrip()
+        for line in lines
+    )
+
+
+class Bar:
+    """A progress bar on stderr where that is a terminal, and nothing elsewhere."""
+
+    def __init__(self, total: int, *, hidden: bool = False) -> None:
+        self._progress: Any = None
+        self._total, self._finished, self._name = total, 0, ""
+        if not hidden and sys.stderr.isatty():
+            self._progress = _rich_progress()
+            self._task = self._progress.add_task("", total=total)
+
+    def __enter__(self) -> Bar:
+        if self._progress:
+            self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._progress:
+            self._progress.stop()
+
+    def begin(self, name: str) -> None:
+        """The next item's name."""
+        self._name = name
+        self.tell("reading", 0.0)
+
+    def tell(self, stage: str, part: float) -> None:
+        """How far the item is; fits the `progress` argument of `Model.segment`."""
+        if self._progress:
+            done = self._finished + (0.9 * part if stage == "network" else 0.0)
+            self._progress.update(self._task, description=f"{self._name}: {stage}", completed=done)
+
+    def end(self, finished: int | None = None) -> None:
+        """One more item is finished, or so many are."""
+        self._finished = self._finished + 1 if finished is None else finished
+        if self._progress:
+            self._progress.update(self._task, completed=self._finished)
+
+
+def _rich_progress() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # else what is piped on would end up in the terminal
+    )

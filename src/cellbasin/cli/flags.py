@@ -1,0 +1,133 @@
+"""Flags of the commands; those of a segmentation are made from the one definition in `cellbasin.options`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_hints
+
+from cyclopts import Group, Parameter, Token
+
+from cellbasin.options import Options
+
+if TYPE_CHECKING:
+    from cellbasin.model import Model
+
+HOW = Group("How to segment", sort_key=2)
+WITH = Group("Model", sort_key=1)
+
+
+def _diameter(type_: Any, tokens: Sequence[Token]) -> float | None:
+    text = tokens[0].value
+    if text.lower() == "auto":
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise ValueError(f"found {text!r}, expected a number of pixels or auto") from None
+
+
+def channels_from(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+    """PRIMARY or PRIMARY,NUCLEAR."""
+    text = tokens[0].value
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"found {text!r}, expected PRIMARY or PRIMARY,NUCLEAR such as 1,0") from None
+
+
+def _whole(type_: Any, tokens: Sequence[Token]) -> int:
+    text = tokens[0].value
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError(f"found {text!r}, expected a whole number") from None
+
+
+def names(type_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """Words with commas between, in one argument or several."""
+    parts = (part.strip() for token in tokens for part in token.value.split(","))
+    return tuple(part for part in parts if part)
+
+
+_SPECIAL: dict[str, dict[str, Any]] = {
+    "diameter": {"converter": _diameter, "n_tokens": 1, "metavar": "PX|auto"},
+    "channels": {"converter": channels_from, "n_tokens": 1, "metavar": "PRIMARY[,NUCLEAR]"},
+    "axes": {"metavar": "YX|CYX|..."},
+}
+
+
+def _flags(name: str, without: Sequence[str] = ()) -> type:
+    """A dataclass with a flag for each field of `Options`."""
+    hints = get_type_hints(Options)
+    made = [_flag(item, hints[item.name]) for item in fields(Options) if item.name not in without]
+    return make_dataclass(name, made, frozen=True, kw_only=True, namespace={"__module__": __name__})
+
+
+def _flag(item: Field[Any], hint: Any) -> tuple[str, Any, Any]:
+    special = _SPECIAL.get(item.name, {})
+    if hint is int:
+        special = {"converter": _whole, "metavar": item.metadata["unit"].upper() or "N"}
+    parameter = Parameter(help=item.metadata["help"], group=HOW, **special)
+    default = field(default=item.default) if item.default is not MISSING else field()
+    return item.name, Annotated[hint, parameter], default
+
+
+if TYPE_CHECKING:
+    SegmentFlags: TypeAlias = Any
+    EvaluateFlags: TypeAlias = Any
+else:
+    SegmentFlags = Annotated[_flags("SegmentFlags") | None, Parameter(name="*")]
+    EvaluateFlags = Annotated[_flags("EvaluateFlags", without=("diameter",)) | None, Parameter(name="*")]
+
+
+def options_from(flags: Any) -> Options:
+    """The options that flags stand for; raises ValueError as `Options` does."""
+    given = {item.name: getattr(flags, item.name) for item in fields(flags)} if flags is not None else {}
+    return Options(**given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFlags:
+    """Which networks, and what computes them."""
+
+    model: Annotated[
+        tuple[str, ...],
+        Parameter(
+            name=["--model", "-m"],
+            group=WITH,
+            n_tokens=1,
+            converter=names,
+            metavar="NAME|FILE",
+            show_default=False,
+            help="Name of a model (see 'cellbasin models list') or a weights file; with several, "
+            "separated by commas, "
+            "the networks' answers are averaged. Default: general.",
+        ),
+    ] = ("general",)
+    engine: Annotated[
+        Literal["auto", "openvino", "torch"], Parameter(group=WITH, help="What computes the network.")
+    ] = "auto"
+    precision: Annotated[
+        Literal["auto", "float32", "bf16", "int8"],
+        Parameter(
+            group=WITH,
+            help="Numbers that the network is computed in; 'cellbasin doctor' says what auto is here.",
+        ),
+    ] = "auto"
+
+    def load(self) -> Model:
+        """The model that the flags name."""
+        from cellbasin.cli.models import find_model
+        from cellbasin.model import load_model
+
+        return load_model(
+            [find_model(name) for name in self.model], engine=self.engine, precision=self.precision
+        )
+
+
+ModelOption = Annotated[ModelFlags | None, Parameter(name="*")]
+JsonOption = Annotated[
+    str | None,
+    Parameter(name="--json", metavar="FILE", help="Write results for machines to this file; - is stdout."),
+]

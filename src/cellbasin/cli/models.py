@@ -1,0 +1,200 @@
+"""`cellbasin models`: the weights that ship with the package and those that the user has added."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import App, Parameter
+
+from cellbasin.cli.console import DONE, CommandError, table, write_json
+from cellbasin.cli.flags import JsonOption
+
+if TYPE_CHECKING:
+    from cellbasin.weights import Weights
+
+EXAMPLES = """Examples:
+  cellbasin models list
+  cellbasin models info general
+  cellbasin models add mine.safetensors            then: cellbasin segment cells.tif --model mine
+  cellbasin models export general copy.safetensors"""
+
+_SUFFIX = ".safetensors"
+
+
+def make_app() -> App:
+    """The commands below `models`."""
+    app = App(
+        name="models",
+        help="List, show, add and export models.",
+        help_epilogue=EXAMPLES,
+        help_format="plaintext",
+    )
+    app.command(list_models, name="list")
+    app.command(info)
+    app.command(add)
+    app.command(export)
+    return app
+
+
+def user_folder() -> Path:
+    """Where added models are kept: `CELLBASIN_MODELS`, else the user's data folder."""
+    if os.environ.get("CELLBASIN_MODELS"):
+        return Path(os.environ["CELLBASIN_MODELS"])
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "cellbasin" / "models"
+
+
+def known_models() -> dict[str, Path]:
+    """Files of the shipped models and of those added, by name; a shipped name cannot be taken by another."""
+    from cellbasin.weights import SHIPPED
+
+    added = sorted(user_folder().glob(f"*{_SUFFIX}"))
+    return {path.stem: path for path in (*added, *sorted(SHIPPED.glob(f"*{_SUFFIX}")))}
+
+
+def find_model(name_or_path: str) -> str | Path:
+    """The file of a model by its name, or a path as it is; raises CommandError for neither."""
+    known = known_models()
+    if name_or_path in known:
+        return known[name_or_path]
+    if Path(name_or_path).is_file():
+        return Path(name_or_path)
+    names = ", ".join(known) or "none"
+    raise CommandError(
+        f"found no model and no file {name_or_path!r}; expected a weights file or one of these models: "
+        f"{names}"
+    )
+
+
+def list_models(*, json_file: JsonOption = None) -> int:
+    """List the models that can be used by name."""
+    from cellbasin.weights import SHIPPED, WeightsError, load_weights
+
+    records: list[dict[str, Any]] = []
+    for name, path in sorted(known_models().items()):
+        where = "shipped" if path.parent == SHIPPED else "added"
+        try:
+            records.append({"name": name, "where": where, **_facts(load_weights(path), path)})
+        except WeightsError as error:
+            records.append({"name": name, "where": where, "file": path, "error": str(error)})
+    if json_file:
+        write_json(json_file, records)
+    if json_file != "-":
+        rows = [[r["name"], r["where"], *_shown(r)] for r in records]
+        print(table(["name", "from", "diameter", "MB", "sha256", "licence"], rows) if rows else "no models")
+    return DONE
+
+
+def info(
+    model: Annotated[str, Parameter(name="MODEL", help="Name or file.")], *, json_file: JsonOption = None
+) -> int:
+    """Show all that a model says about itself: data, licence, recipe, scores."""
+    from cellbasin.weights import load_weights
+
+    path = Path(find_model(model))
+    facts = _facts(load_weights(path), path)
+    if json_file:
+        write_json(json_file, facts)
+    if json_file != "-":
+        for key, value in facts.items():
+            print(f"{key}: {_told(value)}")
+    return DONE
+
+
+def add(
+    file: Annotated[Path, Parameter(name="FILE", help="Weights file of cellbasin.")],
+    *,
+    name: Annotated[str | None, Parameter(help="Name to use it by; default: the file's.")] = None,
+) -> int:
+    """Check a weights file and keep a copy that can be used by name.
+
+    Weights of other programs cannot be read yet.
+    """
+    from cellbasin.weights import load_weights, model_names
+
+    weights = load_weights(file)
+    _try_network(weights)
+    chosen = name or file.stem
+    if not chosen.replace("-", "").replace("_", "").replace(".", "").isalnum() or chosen.startswith("."):
+        raise CommandError(
+            f"found the name {chosen!r}, expected letters, digits, dots, - and _: choose another with --name"
+        )
+    if chosen in model_names():
+        raise CommandError(f"a model {chosen!r} ships with cellbasin; choose another name with --name")
+    folder = user_folder()
+    folder.mkdir(parents=True, exist_ok=True)
+    _copy(file, folder / f"{chosen}{_SUFFIX}")
+    print(f"added {chosen}: cellbasin segment INPUT --model {chosen}")
+    return DONE
+
+
+def export(
+    model: Annotated[str, Parameter(name="MODEL", help="Name or file.")],
+    path: Annotated[Path, Parameter(name="FILE", help="Where to write the weights file.")],
+) -> int:
+    """Write a copy of a model's weights file; formats of other programs cannot be written yet."""
+    source = Path(find_model(model))
+    target = path / source.name if path.is_dir() else path
+    if target.exists():
+        raise CommandError(f"{target}: found a file there, expected none: choose another name")
+    _copy(source, target)
+    print(f"wrote {target}")
+    return DONE
+
+
+def _copy(source: Path, target: Path) -> None:
+    from cellbasin.io.atomic import atomic
+
+    with atomic(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _try_network(weights: Weights) -> None:
+    """Build the network once: a file with wrong shapes is found when it is added, not when it is used."""
+    from cellbasin.model import Model
+
+    Model([weights])
+
+
+def _facts(weights: Weights, path: Path) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    card = asdict(weights.card)
+    card["size_model"] = {k: v for k, v in card["size_model"].items() if k != "coefficients"}
+    card["ranges"] = f"{len(card['ranges'])} tensors" if card["ranges"] else ""
+    parameters = sum(tensor.size for tensor in weights.tensors.values())
+    return {
+        **card,
+        "file": path,
+        "bytes": path.stat().st_size,
+        "sha256": weights.sha256,
+        "parameters": parameters,
+    }
+
+
+def _shown(record: dict[str, Any]) -> list[str]:
+    if "error" in record:
+        return ["-", "-", "-", record["error"]]
+    return [
+        f"{record['diameter']:g}",
+        f"{record['bytes'] / 1e6:.1f}",
+        record["sha256"][:12],
+        record["licence"] or "-",
+    ]
+
+
+def _told(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {item}" for key, item in value.items()) or "-"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "-"
+    return str(value) if value not in ("", None) else "-"

@@ -1,0 +1,57 @@
+"""`cellbasin score`: label images against label images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from cellbasin.cli.console import DONE, Bar, CommandError, write_json
+from cellbasin.cli.evaluate import IgnoreOption, report_text
+from cellbasin.cli.flags import JsonOption
+
+EXAMPLES = """Examples:
+  cellbasin score truth_masks.tif found_masks.tif
+  cellbasin score truth_folder found_folder --json scores.json"""
+
+
+def score(
+    truth: Annotated[Path, Parameter(name="TRUTH", help="True label image, or a folder of them.")],
+    predicted: Annotated[
+        Path,
+        Parameter(name="PREDICTED", help="Label image to score, or a folder of them with the same names."),
+    ],
+    *,
+    ignore: IgnoreOption = 65535,
+    json_file: JsonOption = None,
+) -> int:
+    """Score label images: average precision at IoU 0.5, 0.75 and 0.9, object counts and sizes.
+
+    Files of two folders, and of their subfolders, are paired by name; endings and a final _masks do not
+    matter.
+    """
+    from cellbasin.evaluation import Evaluation, pair_label_files, score_labels
+    from cellbasin.io import read_labels
+
+    pairs = pair_label_files(truth, predicted)
+    images = []
+    with Bar(len(pairs)) as bar:
+        for name, true_file, predicted_file in pairs:
+            bar.begin(name)
+            source = name.split("/")[0] if "/" in name else "all"
+            try:
+                images.append(
+                    score_labels(read_labels(true_file), read_labels(predicted_file), source, name, ignore)
+                )
+            except ValueError as error:
+                text = str(error)
+                told = str(true_file) in text or str(predicted_file) in text
+                raise CommandError(text if told else f"{predicted_file}: {text}") from error
+            bar.end()
+    found = Evaluation(tuple(images))
+    if json_file != "-":
+        print(report_text(found))
+    if json_file:
+        write_json(json_file, found.as_dict())
+    return DONE

@@ -1,0 +1,240 @@
+"""`cellbasin segment`: images in, label images and more out."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from cellbasin.cli.console import (
+    DONE,
+    INTERRUPTED,
+    NOTHING,
+    PARTLY,
+    Bar,
+    CommandError,
+    one_line,
+    print_error,
+    write_json,
+)
+from cellbasin.cli.flags import JsonOption, ModelFlags, ModelOption, SegmentFlags, names, options_from
+
+if TYPE_CHECKING:
+    from cellbasin.model import Model
+    from cellbasin.options import Options
+    from cellbasin.results import Segmentation
+
+EXAMPLES = """Examples:
+  cellbasin segment cells.tif
+  cellbasin segment *.tif --diameter 25 --out masks
+  cellbasin segment folder --channels 1,0 --save labels,overlay,rois
+  cellbasin segment cells.tif --json - --quiet"""
+
+_FULL = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS")}
+
+
+def segment(
+    *inputs: Annotated[Path, Parameter(name="INPUT", help="Image files, folders or patterns.")],
+    out: Annotated[
+        Path | None, Parameter(metavar="DIR", help="Folder for the results; default: beside each image.")
+    ] = None,
+    save: Annotated[
+        tuple[str, ...],
+        Parameter(
+            converter=names,
+            n_tokens=1,
+            metavar="WHAT[,...]",
+            show_default=False,
+            help="What to write: labels (_masks.tif, the default), outlines, flows, rois (ImageJ), "
+            "geojson (QuPath), "
+            "table (CSV), overlay (PNG), seg (Cellpose).",
+        ),
+    ] = ("labels",),
+    json_file: JsonOption = None,
+    quiet: Annotated[bool, Parameter(help="Print errors only.")] = False,
+    models: ModelOption = None,
+    flags: SegmentFlags = None,
+) -> int:
+    """Segment images; writes NAME_masks.tif for each and prints one line.
+
+    Results that are there already are replaced, images never. One bad image does not stop the others.
+    """
+    from cellbasin.io.save import check_outputs
+
+    batch = _Batch(options_from(flags), check_outputs(save), out, quiet, told_on_stderr=json_file == "-")
+    batch.find(inputs)
+    batch.check()
+    try:
+        if batch.images:
+            batch.run((models or ModelFlags()).load())
+    finally:
+        if json_file:
+            write_json(json_file, batch.records)
+    return batch.exit_code()
+
+
+@dataclass
+class _Batch:
+    """The images of one call, and what became of them."""
+
+    options: Options
+    what: tuple[str, ...]
+    out: Path | None
+    quiet: bool
+    told_on_stderr: bool
+    images: list[Path] = field(default_factory=list)
+    records: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
+    full: bool = False
+
+    def find(self, inputs: Sequence[Path]) -> None:
+        """List the images; an input that is not there is an error like any other bad image."""
+        from cellbasin.io import ReadError, find_images
+
+        if not inputs:
+            raise CommandError(
+                "found no INPUT, expected image files, folders or patterns; see 'cellbasin segment --help'"
+            )
+        good = []
+        for item in inputs:
+            try:
+                find_images([item])
+                good.append(item)
+            except ReadError as error:
+                self._failed(item, error)
+        self.images = find_images(good)
+
+    def check(self) -> None:
+        """Refuse, before any work, what would overwrite an image or another image's results, or cannot "
+        "be written."""
+        if not self.images:
+            return
+        self._check_names()
+        if self.out is not None:
+            try:
+                self.out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise CommandError(_not_writable(self.out, error)) from error
+        for folder in sorted({self.stem(image).parent for image in self.images}):
+            try:
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
+            except OSError as error:
+                raise CommandError(_not_writable(folder, error)) from error
+
+    def _check_names(self) -> None:
+        from cellbasin.io.save import OUTPUTS
+
+        inputs = {image.resolve() for image in self.images}
+        makers: dict[Path, Path] = {}
+        for image in self.images:
+            for name in self.what:
+                path = Path(f"{self.stem(image)}{OUTPUTS[name].suffix}")
+                if path.resolve() in inputs:
+                    raise CommandError(
+                        f"{path}: found an image where results of {image} would go; choose another "
+                        f"folder with --out"
+                    )
+                other = makers.setdefault(path.resolve(), image)
+                if other != image:
+                    raise CommandError(
+                        f"{other} and {image} would both be written to {path}; expected images of "
+                        f"different names: rename one, or segment them apart with different --out"
+                    )
+
+    def stem(self, image: Path) -> Path:
+        """Path of the image's results without their endings."""
+        return (image.parent if self.out is None else self.out) / image.stem
+
+    def run(self, model: Model) -> None:
+        """Segment one image after the other; Ctrl-C ends it, with whole files only."""
+        try:
+            with Bar(len(self.images), hidden=self.quiet) as bar:
+                for image in self.images:
+                    bar.begin(image.name)
+                    self._one(model, image, bar)
+                    bar.end()
+                    if self.full:
+                        print_error(
+                            f"stopped after {image}: nothing more can be written there; free space and "
+                            f"run again"
+                        )
+                        return
+        except KeyboardInterrupt:
+            self.interrupted = True
+            done = sum(record["status"] == "done" for record in self.records)
+            print(
+                f"cellbasin: interrupted: {done} of {len(self.images)} images done, their files are whole",
+                file=sys.stderr,
+            )
+
+    def _one(self, model: Model, path: Path, bar: Bar) -> None:
+        from cellbasin.io import WriteError, read_image, save
+
+        try:
+            image = read_image(path, axes=self.options.axes)
+            result = model.segment(image, options=self.options, progress=bar.tell)
+            bar.tell("writing", 0.0)
+            files = save(result, image, self.stem(path), self.what)
+        except WriteError as error:
+            self._failed(path, error)
+            self.full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+        except (ValueError, TypeError, OSError, MemoryError) as error:
+            if os.environ.get("CELLBASIN_DEBUG"):
+                raise
+            self._failed(path, error)
+        else:
+            self._done(path, result, files)
+
+    def _done(self, path: Path, result: Segmentation, files: list[Path]) -> None:
+        facts = result.provenance
+        self.records.append(
+            {
+                "image": path,
+                "status": "done",
+                "count": len(result),
+                "diameter": result.diameter,
+                "diameter_source": facts["diameter_source"],
+                "seconds": facts["seconds"],
+                "files": dict(zip(self.what, files, strict=True)),
+                "objects": dict(result.objects),
+                "provenance": dict(facts),
+            }
+        )
+        if not self.quiet:
+            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+            print(
+                f"{path}: {len(result)} objects, diameter {result.diameter:.1f} px "
+                f"({facts['diameter_source']}), {facts['seconds']:.2f} s, {files[0]}{more}",
+                file=sys.stderr if self.told_on_stderr else sys.stdout,
+                flush=True,
+            )
+
+    def _failed(self, path: Path, error: BaseException) -> None:
+        text = one_line(error)
+        message = text if text.startswith(str(path)) else f"{path}: {text}"
+        print_error(message)
+        self.records.append({"image": path, "status": "failed", "error": message})
+
+    def exit_code(self) -> int:
+        """0 all done, 1 some, 2 none, 130 interrupted."""
+        if self.interrupted:
+            return INTERRUPTED
+        states = {record["status"] for record in self.records}
+        return {frozenset({"done"}): DONE, frozenset({"done", "failed"}): PARTLY}.get(
+            frozenset(states), NOTHING
+        )
+
+
+def _not_writable(folder: Path, error: OSError) -> str:
+    return (
+        f"{folder}: cannot write there ({error.strerror or error}); expected a folder with write permission: "
+        f"choose another with --out"
+    )

@@ -1,0 +1,211 @@
+"""`cellbasin train`: a network from annotated images."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from cyclopts import Parameter
+
+from cellbasin.cli.console import DONE, Bar, CommandError
+from cellbasin.cli.flags import channels_from, names
+
+if TYPE_CHECKING:
+    from cellbasin.training.recipe import Recipe
+    from cellbasin.weights import Architecture, Weights
+
+EXAMPLES = """Examples:
+  cellbasin train dataset --out mine.safetensors --from general --minutes 30
+  cellbasin train dataset --out general.safetensors --recipe general \
+      --minutes 600 --session-minutes 120
+  cellbasin train dataset --out paper.safetensors --recipe paper --network paper
+
+DIR is a data set with index.csv (columns source, split, name; files
+SOURCE/SPLIT/NAME.png and NAME_masks.png), or a folder of pairs NAME.* and
+NAME_masks.*. Run the same command again to go on with a stopped run."""
+
+_VALIDATED = 6  # images of each source that are segmented at each validation
+
+
+def train(  # noqa: PLR0913
+    folder: Annotated[Path, Parameter(name="DIR", help="Annotated images.")],
+    /,
+    *,
+    out: Annotated[
+        Path,
+        Parameter(
+            metavar="FILE", help="Weights file to write; its checkpoint and log are written beside it."
+        ),
+    ],
+    start: Annotated[
+        str | None,
+        Parameter(name="--from", metavar="MODEL", help="Model to go on from; default: from nothing."),
+    ] = None,
+    recipe: Annotated[
+        str,
+        Parameter(
+            metavar="NAME",
+            help="All settings of the run, by name: default, general, strict, research, paper.",
+        ),
+    ] = "default",
+    network: Annotated[
+        str | None, Parameter(metavar="half|paper", help="Architecture, without --from. Default: half.")
+    ] = None,
+    minutes: Annotated[float | None, Parameter(help="Length of the run in minutes of training.")] = None,
+    epochs: Annotated[int | None, Parameter(help="Length of the run in passes over the images.")] = None,
+    session_minutes: Annotated[
+        float | None, Parameter(help="Stop after so long with a checkpoint, to go on another day.")
+    ] = None,
+    validate_every: Annotated[
+        float, Parameter(metavar="MINUTES", help="Time between validations; 0 for none.")
+    ] = 15.0,
+    exclude: Annotated[
+        tuple[str, ...],
+        Parameter(
+            converter=names,
+            n_tokens=1,
+            metavar="SOURCE[,...]",
+            show_default=False,
+            help="Sources to leave out besides the recipe's.",
+        ),
+    ] = (),
+    channels: Annotated[
+        tuple[int, ...] | None,
+        Parameter(
+            converter=channels_from,
+            n_tokens=1,
+            metavar="PRIMARY[,NUCLEAR]",
+            help="Channels of images whose layout no index tells.",
+        ),
+    ] = None,
+    seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0,
+) -> int:
+    """Train a network on annotated images; stops and resumes, validates on a part it never learns from."""
+    settings = _settings(recipe, minutes, epochs, seed, exclude)
+    if importlib.util.find_spec("torch") is None:
+        raise CommandError(
+            "training needs PyTorch, which is not installed; run: pip install 'cellbasin[train]'"
+        )
+    if not out.resolve().parent.is_dir():
+        raise CommandError(f"{out}: found no folder {out.resolve().parent}; expected it to exist: create it")
+    from cellbasin.training.loop import TrainingError
+    from cellbasin.training.loop import train as run
+
+    architecture, weights = _start(start, network)
+    images = _prepared(folder, settings, channels)
+    try:
+        written = run(
+            images,
+            architecture,
+            settings,
+            out,
+            start=weights,
+            validate=_validate(folder, settings, channels) if validate_every > 0 else None,
+            validate_every=validate_every * 60,
+            report=_print_line,
+            session_minutes=math.inf if session_minutes is None else session_minutes,
+        )
+    except TrainingError as error:
+        raise CommandError(str(error)) from error
+    if written != out:
+        print(f"stopped for now; run the same command again to go on ({written})")
+        return DONE
+    _fit_size(out, folder, settings, channels)
+    print(f"wrote {out}")
+    return DONE
+
+
+def _settings(
+    name: str, minutes: float | None, epochs: int | None, seed: int, exclude: tuple[str, ...]
+) -> Recipe:
+    from cellbasin.training.recipe import RECIPES
+
+    if name not in RECIPES:
+        raise CommandError(f"found no recipe {name!r}, expected one of {', '.join(RECIPES)}")
+    if minutes is not None and epochs is not None:
+        raise CommandError("found --minutes and --epochs, expected one of them")
+    if (minutes is not None and not 0 < minutes < math.inf) or (epochs is not None and epochs < 1):
+        raise CommandError("found a run of no length, expected --minutes above 0 or --epochs from 1")
+    recipe = RECIPES[name]
+    recipe = replace(recipe, seed=seed, exclude=(*recipe.exclude, *exclude))
+    if minutes is not None:
+        return replace(recipe, minutes=minutes, epochs=0)
+    return recipe if epochs is None else replace(recipe, minutes=0, epochs=epochs)
+
+
+def _start(start: str | None, network: str | None) -> tuple[Architecture, Weights | None]:
+    from cellbasin.cli.models import find_model
+    from cellbasin.weights import HALF, PAPER, load_weights
+
+    if start is not None:
+        if network is not None:
+            raise CommandError(
+                "found --network and --from, expected one of them: a model brings its network along"
+            )
+        weights = load_weights(find_model(start))
+        return weights.card.architecture, weights
+    known = {"half": HALF, "paper": PAPER}
+    if (network or "half") not in known:
+        raise CommandError(f"found network {network!r}, expected one of {', '.join(known)}")
+    return known[network or "half"], None
+
+
+def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> list[Any]:
+    from cellbasin.training.dataset import prepare_all
+    from cellbasin.training.folder import read_folder
+
+    readers = read_folder(folder, "train", settings.exclude, channels, settings.validation)
+    with Bar(len(readers)) as bar:
+        bar.begin("flows of the labels")
+        images = prepare_all(readers, settings.ignore_label, lambda done, total: bar.end(done))
+    print(
+        f"{len(images)} images of {len({image.source for image in images})} sources to learn from", flush=True
+    )
+    return images
+
+
+def _validate(
+    folder: Path, settings: Recipe, channels: tuple[int, ...] | None
+) -> Callable[[Any], Any] | None:
+    from cellbasin.evaluation import limit_per_source, validator
+    from cellbasin.io import ReadError
+    from cellbasin.options import Options
+    from cellbasin.training.folder import select_records
+
+    try:
+        records = select_records(folder, "validation", settings.exclude, validation=settings.validation)
+    except ReadError:
+        print("too few images to split off a validation part: not validated", flush=True)
+        return None
+    records = limit_per_source(records, _VALIDATED)
+    print(f"{len(records)} images to validate on", flush=True)
+    return validator(records, diameter=settings.diameter, options=Options(channels=channels))
+
+
+def _fit_size(out: Path, folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> None:
+    """Teach the finished network to tell object sizes (paper, "Size model")."""
+    from cellbasin.training.folder import read_folder
+    from cellbasin.training.size_fit import fit_size_model
+    from cellbasin.weights import load_weights, save_weights
+
+    print("fitting the size model", flush=True)
+    readers = read_folder(folder, "train", settings.exclude, channels, settings.validation)
+    fitted = fit_size_model(load_weights(out), readers, settings.ignore_label, settings.seed)
+    save_weights(out, fitted.card, fitted.tensors)
+
+
+def _print_line(record: dict[str, Any]) -> None:
+    scores = {key: value for key, value in record.items() if key.startswith("validation_")}
+    hours = record["seconds"] / 3600
+    begin = f"step {record['step']}, {record['crops']} crops, {hours:.2f} h:"
+    if scores:
+        told = ", ".join(f"{key.removeprefix('validation_')} {value:.3f}" for key, value in scores.items())
+        print(f"{begin} validation {told}", flush=True)
+    elif record["step"] % 200 == 0:
+        loss = record["flow"] + record["inside"]
+        told = f"loss {loss:.4f} (flow {record['flow']:.4f}), rate {record['rate']:.2g}"
+        print(f"{begin} {told}", flush=True)
