@@ -214,10 +214,10 @@ def validator(
     diameter: float = 30.0,
     options: Options | None = None,
 ) -> Callable[[Any], Mapping[str, float]]:
-    """A function that scores a `cellbasin.network.Network` while it is trained, with true diameters.
+    """A function that scores a `cellbasin.network.Network` in training, with true diameters.
 
-    diameter: the one that the network is trained for; options as in `evaluate`. Returned: {"score": AP at 0.5,
-    "ap50", "ap75", "ap90"}, means over images.
+    diameter: the one that the network is trained for; options as in `evaluate`. Returned:
+    {"score": AP at 0.5, "ap50", "ap75", "ap90"}, means over images.
     """
 
     def validate(network: Any) -> Mapping[str, float]:
@@ -239,7 +239,7 @@ def pair_label_files(truth: Path, predicted: Path) -> list[tuple[str, Path, Path
     """Pair label images of two folders (also in subfolders) by name, (name, truth, predicted).
 
     Endings and a final _masks or _cp_masks in names do not matter; where a folder has files with that, only
-    these count. Two files are a pair whatever their names. Raises ValueError when true labels have no partner.
+    these count. Two files are a pair whatever their names. Raises ValueError when labels lack a partner.
     """
     if truth.is_file() and predicted.is_file():
         return [(truth.name, truth, predicted)]

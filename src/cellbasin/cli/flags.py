@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_h
 
 from cyclopts import Group, Parameter, Token
 
+from cellbasin.cli.console import CommandError
 from cellbasin.options import Options
 
 if TYPE_CHECKING:
@@ -119,11 +120,14 @@ class ModelFlags:
     def load(self) -> Model:
         """The model that the flags name."""
         from cellbasin.cli.models import find_model
+        from cellbasin.engines import EngineError
         from cellbasin.model import load_model
 
-        return load_model(
-            [find_model(name) for name in self.model], engine=self.engine, precision=self.precision
-        )
+        files = [find_model(name) for name in self.model]
+        try:
+            return load_model(files, engine=self.engine, precision=self.precision)
+        except EngineError as error:
+            raise CommandError(str(error)) from error
 
 
 ModelOption = Annotated[ModelFlags | None, Parameter(name="*")]
