@@ -35,7 +35,7 @@ def print_error(error: BaseException | str) -> None:
 
 def write_json(target: str, content: Any) -> None:
     """Write JSON whole or not at all; "-" is stdout. NaN and infinity become null."""
-    text = json.dumps(_plain(content), indent=1, allow_nan=False) + "\n"
+    text = _lines(_plain(content)) + "\n"
     if target == "-":
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -44,6 +44,14 @@ def write_json(target: str, content: Any) -> None:
 
     with atomic(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def _lines(content: Any) -> str:
+    """One line for each item at the top: readable, and short where it holds long columns."""
+    if isinstance(content, list):
+        return "[" + ",\n ".join(json.dumps(item, allow_nan=False) for item in content) + "]"
+    items = [f"{json.dumps(key)}: {json.dumps(item, allow_nan=False)}" for key, item in content.items()]
+    return "{" + ",\n ".join(items) + "}"
 
 
 def _plain(value: Any) -> Any:

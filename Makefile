@@ -1,0 +1,42 @@
+# make demo             set up, draw example images (or take IMAGES=path), segment them
+# make test             set up, check style, types and layers, run all tests
+# make lint             the checks alone        make clean             remove what these made
+
+PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
+	if $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then echo $$p; break; fi; done)
+VENV := .venv
+BIN := $(VENV)/bin
+OUTPUT := output
+SAVE := labels,outlines,overlay
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.base
+ifdef IMAGES
+	@$(BIN)/cellbasin segment "$(IMAGES)" --out $(OUTPUT) --save $(SAVE)
+	@echo "labels, outlines and overlay pictures are in $(CURDIR)/$(OUTPUT)"
+else
+	@$(BIN)/python scripts/demo.py $(OUTPUT) $(SAVE)
+endif
+
+test: lint
+	@$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) $(OUTPUT) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache
+
+$(VENV)/.base: pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "found no Python from 3.11 on; install one, or say which: make PYTHON=..."; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.base
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
