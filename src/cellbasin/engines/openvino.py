@@ -1,0 +1,69 @@
+"""The CPU engine: OpenVINO runs the graph that `graph.py` builds from the weights file."""
+
+from __future__ import annotations
+
+import queue
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from cellbasin.engines.graph import build_graph
+from cellbasin.engines.protocol import check_tiles
+from cellbasin.parallel import parallel_map, thread_count
+from cellbasin.weights import Weights
+
+# OpenVINO's name of the type that everything not quantised is computed in.
+HINTS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
+
+
+class OpenVINOEngine:
+    """One tile per request and one request per thread: a tile's maps stay near the processor, and its result
+    depends neither on the number of threads nor on the other tiles.
+
+    precision: "float32", "bf16" or "int8" (needs `weights.card.ranges`); see `Engine`.
+    """
+
+    name = "openvino"
+    device = "cpu"
+
+    def __init__(self, weights: Weights, precision: str = "float32", reason: str = "") -> None:
+        self.precision, self.reason = precision, reason
+        self.architecture = weights.card.architecture
+        core = ov.Core()
+        hint = HINTS[precision]
+        if precision == "int8" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            hint = "bf16"
+        graph = build_graph(weights, weights.card.ranges if precision == "int8" else None)
+        threads = thread_count()
+        self._compiled = core.compile_model(
+            graph,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": hint,
+                "NUM_STREAMS": threads,
+                "INFERENCE_NUM_THREADS": threads,
+                "ENABLE_CPU_PINNING": False,
+            },
+        )
+        self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
+        for _ in range(threads):
+            self._requests.put(self._compiled.create_infer_request())
+
+    def run(self, tiles: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """See `Engine.run`."""
+        check_tiles(tiles, self.architecture)
+        maps = np.empty((len(tiles), self.architecture.outputs, *tiles.shape[2:]), np.float32)
+        style = np.empty((len(tiles), self.architecture.channels[-1]), np.float32)
+
+        def one(n: int) -> None:
+            request = self._requests.get()
+            try:
+                request.infer({0: np.ascontiguousarray(tiles[n : n + 1])}, share_inputs=True)
+                maps[n] = request.get_output_tensor(0).data[0]
+                style[n] = request.get_output_tensor(1).data[0]
+            finally:
+                self._requests.put(request)
+
+        parallel_map(one, range(len(tiles)))
+        return maps, style
