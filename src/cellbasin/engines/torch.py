@@ -28,6 +28,7 @@ class TorchEngine:
     ) -> None:
         self.precision, self.device, self.reason = precision, device, reason
         self.architecture = weights.card.architecture
+        self.divisor = self.architecture.divisor
         state = {name: torch.from_numpy(tensor) for name, tensor in weights.tensors.items()}
         self._network = build(self.architecture, state).to(device, memory_format=torch.channels_last)
         self._lock = threading.Lock()  # one batch on the device at a time bounds its memory
