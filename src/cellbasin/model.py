@@ -31,7 +31,7 @@ _LARGE = 1 << 21  # pixels after resizing; of a larger image a window is enough 
 Progress = Callable[[str, float], bool | None]
 
 
-class Cancelled(Exception):  # noqa: N818
+class Cancelled(Exception):
     """Raised out of `segment` when the progress callback returned False."""
 
 
@@ -45,7 +45,10 @@ class Maps:
 
 
 def load_model(
-    name_or_path: str | Path | Sequence[str | Path] = DEFAULT_MODEL, *, engine: str = "auto", precision: str = "auto"
+    name_or_path: str | Path | Sequence[str | Path] = DEFAULT_MODEL,
+    *,
+    engine: str = "auto",
+    precision: str = "auto",
 ) -> Model:
     """Load a shipped model by name or a weights file; several of one object diameter make an ensemble.
 
@@ -57,9 +60,8 @@ def load_model(
     >>> model.card.name
     'general'
     """
-    single = isinstance(name_or_path, str | Path)
-    weights = [load_weights(name) for name in ([name_or_path] if single else name_or_path)]
-    return Model(weights, engine=engine, precision=precision)
+    names = [name_or_path] if isinstance(name_or_path, (str, Path)) else name_or_path
+    return Model([load_weights(name) for name in names], engine=engine, precision=precision)
 
 
 class Model:
@@ -101,8 +103,13 @@ class Model:
         >>> segmentation.labels.shape
         (96, 96)
         """
-        given = {"axes": axes, "channels": channels, "diameter": diameter}
-        options = replace(options or Options(), **{key: value for key, value in given.items() if value is not None})
+        options = options or Options()
+        options = replace(
+            options,
+            axes=options.axes if axes is None else axes,
+            channels=options.channels if channels is None else channels,
+            diameter=options.diameter if diameter is None else diameter,
+        )
         named = as_image(image, options.axes)
         if "Z" in named.axes:
             raise ValueError(f"found a volume (axes {named.axes}), expected a 2D image: pass one plane at a time")
@@ -117,14 +124,22 @@ class Model:
         )
 
     def segment_many(
-        self, images: Iterable[np.ndarray | Image], *, options: Options | None = None, progress: Progress | None = None
+        self,
+        images: Iterable[np.ndarray | Image],
+        *,
+        options: Options | None = None,
+        progress: Progress | None = None,
     ) -> Iterator[Segmentation]:
         """Segment images one by one, each when its result is asked for; see `segment`."""
         for image in images:
             yield self.segment(image, options=options, progress=progress)
 
     def predict(
-        self, pixels: np.ndarray, diameter: float, options: Options | None = None, progress: Progress | None = None
+        self,
+        pixels: np.ndarray,
+        diameter: float,
+        options: Options | None = None,
+        progress: Progress | None = None,
     ) -> Maps:
         """The network's maps of normalised pixels (2, Y, X) float32 whose objects have this diameter (pixels)."""
         options = options or Options()
@@ -153,7 +168,12 @@ class Model:
         return resize(pixels, shape), tiling
 
     def _run_tiles(
-        self, scaled: np.ndarray, tiling: Tiling, indices: Sequence[int], batch: int, tell: Callable[[float], None]
+        self,
+        scaled: np.ndarray,
+        tiling: Tiling,
+        indices: Sequence[int],
+        batch: int,
+        tell: Callable[[float], None],
     ) -> tuple[np.ndarray, np.ndarray]:
         blender = Blender(tiling, maps=3)
         style = np.zeros(self.card.architecture.channels[-1], np.float64)
@@ -162,7 +182,7 @@ class Model:
             chosen = list(indices[start : start + batch])
             tiles = cut(scaled, tiling, chosen)
             outputs = [engine.run(tiles) for engine in self.engines]
-            blender.add(sum(maps for maps, _ in outputs) / np.float32(len(outputs)), chosen)
+            blender.add(_mean([maps for maps, _ in outputs]), chosen)
             style += outputs[0][1].sum(axis=0)
         return blender.result(), (style / len(indices)).astype(np.float32)
 
@@ -229,7 +249,7 @@ class _Run:
         )
 
     def _window(self, diameter: float) -> np.ndarray | None:
-        """The middle of an image that is large at this diameter, for measuring objects; None where all of it is small."""
+        """The middle of an image that is large at this diameter, for measuring objects; else None."""
         scale = self.model.card.diameter / diameter
         height, width = self.pixels.shape[1:]
         part = np.sqrt(_LARGE / (height * width * scale**2))
@@ -248,6 +268,11 @@ class _Run:
             min_size=self.options.min_size,
             step=max(1.0, diameter / self.model.card.diameter),
         )
+
+
+def _mean(maps: list[np.ndarray]) -> np.ndarray:
+    """Mean of the maps of an ensemble."""
+    return maps[0] if len(maps) == 1 else np.mean(maps, axis=0, dtype=np.float32)
 
 
 def _measured(labels: np.ndarray) -> float | None:

@@ -49,9 +49,7 @@ class UpBlock(nn.Module):
     def __init__(self, inputs: int, outputs: int, styles: int) -> None:
         super().__init__()
         self.project = NormReluConv(inputs, outputs, 1, relu=False)
-        self.conv = nn.ModuleList(
-            [NormReluConv(inputs, outputs)] + [NormReluConv(outputs, outputs) for _ in range(3)]
-        )
+        self.conv = nn.ModuleList([NormReluConv(inputs, outputs)] + [NormReluConv(outputs, outputs) for _ in range(3)])
         self.style = nn.ModuleList([nn.Linear(styles, outputs) for _ in range(3)])
 
     def forward(self, x: Tensor, skip: Tensor, style: Tensor) -> Tensor:
@@ -122,7 +120,9 @@ def build(architecture: Architecture, state: dict[str, Tensor] | None = None) ->
         for name in sorted(expected.keys() | state.keys()):
             if name not in state or name not in expected:
                 word = "lacks" if name not in state else "has an unknown"
-                raise ValueError(f"weights file {word} tensor {name!r}: it does not fit its own architecture {architecture}")
+                raise ValueError(
+                    f"weights file {word} tensor {name!r}: it does not fit its own architecture {architecture}"
+                )
             if state[name].shape != expected[name].shape:
                 found, wanted = tuple(state[name].shape), tuple(expected[name].shape)
                 raise ValueError(f"tensor {name!r} has shape {found}, the architecture needs {wanted}")

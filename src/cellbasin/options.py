@@ -1,4 +1,4 @@
-"""The options of a segmentation: their one definition, from which the Python API, the command line and forms are made."""
+"""The options of a segmentation: their one definition, from which every user interface is made."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 
-def option(default: Any, help: str, *, unit: str = "", low: float | None = None, high: float | None = None) -> Any:  # noqa: A002
+def option(default: Any, help: str, *, unit: str = "", low: float | None = None, high: float | None = None) -> Any:
     """A dataclass field with what a user interface needs: one line of help, unit, allowed range."""
     return field(default=default, metadata={"help": help, "unit": unit, "low": low, "high": high})
 
@@ -24,16 +24,24 @@ class Options:
     """
 
     diameter: float | None = option(
-        None, "Typical object diameter; estimated for each image when not given.", unit="px", low=1.0, high=10000.0
+        None,
+        "Typical object diameter; estimated for each image when not given.",
+        unit="px",
+        low=1.0,
+        high=10000.0,
     )
     channels: tuple[int, ...] | None = option(
-        None, "Channel to segment and, after a comma, the nuclear channel; numbers from 0. RGB is read as gray when not given."
+        None,
+        "Channel to segment and, after a comma, the nuclear channel; numbers from 0. RGB is read as gray when not given.",
     )
     axes: str | None = option(None, "Meaning of the axes, such as YX, CYX or YXC; read from the file when not given.")
     augment: bool = option(False, "Average over four flipped views of overlapping tiles: slower, slightly better.")
     probability_threshold: float = option(0.5, "Pixels more probable than this are inside a cell.", low=0.0, high=1.0)
     flow_threshold: float = option(
-        0.4, "Objects whose flows differ more than this from the predicted ones are dropped; 0 keeps all.", low=0.0, high=100.0
+        0.4,
+        "Objects whose flows differ more than this from the predicted ones are dropped; 0 keeps all.",
+        low=0.0,
+        high=100.0,
     )
     min_size: int = option(15, "Smaller objects are dropped.", unit="px", low=0, high=10**9)
     overlap: float = option(0.1, "Overlap of neighbouring tiles.", low=0.0, high=0.9)

@@ -1,4 +1,4 @@
-"""How large the objects of an image are (paper, "Test time resizing"): from the style, then from a first segmentation."""
+"""How large the objects of an image are (paper, "Test time resizing"): from the style, then from the objects."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _GOOD = 0.15  # natural logarithm of a ratio of diameters: nearer than this is n
 
 @dataclass(frozen=True, slots=True)
 class SizeModel:
-    """Linear regression from the style (S,) to log(diameter of the objects as the network sees them / model's diameter)."""
+    """Linear regression from the style (S,) to log(diameter that the network sees / model's diameter)."""
 
     coefficients: np.ndarray
     intercept: float

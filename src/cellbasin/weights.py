@@ -98,12 +98,18 @@ def load_weights(name_or_path: str | Path) -> Weights:
             header = (file.metadata() or {}).get(HEADER_KEY)
             tensors = {key: file.get_tensor(key).astype(np.float32) for key in file.keys()}
     except (SafetensorError, OSError, ValueError, TypeError) as error:
-        raise WeightsError(f"{path} is not a readable weights file ({error}): expected safetensors written by cellbasin") from error
+        raise WeightsError(
+            f"{path} is not a readable weights file ({error}): expected safetensors written by cellbasin"
+        ) from error
     if header is None:
-        raise WeightsError(f"{path} has no cellbasin header: expected a file written by 'cellbasin train' or 'cellbasin models add'")
+        raise WeightsError(
+            f"{path} has no cellbasin header: expected a file written by 'cellbasin train' or 'cellbasin models add'"
+        )
     for key, tensor in tensors.items():
         if not np.isfinite(tensor).all():
-            raise WeightsError(f"{path}: tensor {key!r} holds NaN or infinite values; the training that wrote it has failed")
+            raise WeightsError(
+                f"{path}: tensor {key!r} holds NaN or infinite values; the training that wrote it has failed"
+            )
     return Weights(_parse(header, path), tensors, hashlib.sha256(path.read_bytes()).hexdigest())
 
 
@@ -136,7 +142,9 @@ def _find(name_or_path: str | Path) -> Path:
     if path.is_file():
         return path
     known = ", ".join(model_names()) or "none"
-    raise WeightsError(f"no model named '{name_or_path}' and no such file; shipped models: {known}; or give the path of a weights file")
+    raise WeightsError(
+        f"no model named '{name_or_path}' and no such file; shipped models: {known}; or give the path of a weights file"
+    )
 
 
 def _parse(header: str, path: Path) -> Card:
@@ -144,7 +152,9 @@ def _parse(header: str, path: Path) -> Card:
         fields = json.loads(header)
         version = fields.pop("format")
         if version != FORMAT:
-            raise WeightsError(f"{path} has format {version}, this version of cellbasin reads {FORMAT}: update cellbasin")
+            raise WeightsError(
+                f"{path} has format {version}, this version of cellbasin reads {FORMAT}: update cellbasin"
+            )
         architecture = Architecture(**fields.pop("architecture"))
         fields["sources"] = tuple(fields.get("sources", ()))
         return Card(architecture=architecture, **fields)

@@ -1,0 +1,1 @@
+"""Training: annotated images, crops, the loop, the size model."""

@@ -1,8 +1,8 @@
 """One training crop: a random affine look at an annotated image, its intensities varied, its flows turned with it.
 
-Paper, "Image augmentations for training". The flows were computed once (`dataset.py`); here they are only looked up, with
-interpolation among pixels of the same object, so that contacts between cells stay sharp, and turned by the inverse of
-the affine map's rotation.
+Paper, "Image augmentations for training". The flows were computed once (`dataset.py`); here they are only looked up,
+with interpolation among pixels of the same object, so that contacts between cells stay sharp, and turned by the
+inverse of the affine map's rotation.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def draw_crop(source: TrainingImage, size: int, recipe: Recipe, rng: Generator) 
     _look(level.image, level.labels, level.flow, mix, matrix, turn, image, target)
     for c in range(2):
         if mix[c].any():
-            vary_intensity(image[c], *low_high[c], recipe, rng)
+            vary_intensity(image[c], float(low_high[c, 0]), float(low_high[c, 1]), recipe, rng)
     return Crop(image, target)
 
 
@@ -57,9 +57,7 @@ def _affine(
     """Matrix (2, 3) from output pixels to level pixels, and the orthogonal part (2, 2) that turns vectors back."""
     angle = rng.uniform(0, 2 * np.pi)
     mirror = 1.0 if rng.random() < 0.5 else -1.0
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag(
-        [1.0, mirror]
-    )
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]]) @ np.diag([1.0, mirror])
     height, width = level.labels.shape
     if len(source.centres) and rng.random() < recipe.on_object:
         area = source.areas if rng.random() < 0.5 else np.ones_like(source.areas)
@@ -96,7 +94,7 @@ def _channel_mix(source: TrainingImage, recipe: Recipe, rng: Generator) -> tuple
 
 
 def vary_intensity(image: np.ndarray, low: float, high: float, recipe: Recipe, rng: Generator) -> None:
-    """Normalise one channel (Y, X) in place so that low..high becomes 0..1, then vary gamma, contrast, blur and noise."""
+    """Normalise one channel (Y, X) in place: low..high becomes 0..1; then vary gamma, contrast, blur and noise."""
     np.subtract(image, low, out=image)
     np.multiply(image, 1 / max(high - low, 1e-3), out=image)
     if rng.random() < recipe.invert:
@@ -139,7 +137,7 @@ def _power(image: np.ndarray, gamma: np.float32) -> None:
 
 
 @njit(nogil=True, cache=True)
-def _add_noise(image: np.ndarray, noise: np.ndarray, strength: np.float32, shot: bool) -> None:
+def _add_noise(image: np.ndarray, noise: np.ndarray, strength: np.float32, shot: bool) -> None:  # noqa: FBT001
     flat, add = image.ravel(), noise.ravel()
     for i in range(flat.size):
         scale = np.sqrt(max(flat[i], np.float32(0)) + np.float32(0.05)) if shot else np.float32(1)

@@ -1,8 +1,7 @@
-"""Annotated images made ready for training: shrunk to a common object size, their flows computed once and kept on disk."""
+"""Annotated images made ready for training: objects of a common size, flows computed once and kept on disk."""
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import os
 from collections.abc import Callable, Sequence
@@ -70,7 +69,7 @@ class TrainingImage:
 
 def cache_folder() -> Path:
     """Where prepared images are kept: `CELLBASIN_CACHE`, else the user's cache folder."""
-    base = os.environ.get("CELLBASIN_CACHE") or os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")
+    base = os.environ.get("CELLBASIN_CACHE") or os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "cellbasin" / "training"
 
 
@@ -86,7 +85,7 @@ def prepare(annotated: Annotated, ignore: int = 65535) -> TrainingImage:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
-        np.savez(partial, **_compute(annotated, ignore))
+        np.savez(partial, allow_pickle=False, **_compute(annotated, ignore))
         partial.replace(path)
     return _load(path, annotated)
 
@@ -193,9 +192,3 @@ def split_groups(groups: Sequence[tuple[str, str]], part: float) -> list[bool]:
             chosen.add((source, group))
             wanted -= counts[group]
     return [pair in chosen for pair in groups]
-
-
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """Rows of an index.csv (see `cellbasin train --help` for its columns)."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))

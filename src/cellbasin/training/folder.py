@@ -38,8 +38,7 @@ def select_records(
     unknown = [source for source in sources if source not in known]
     if unknown:
         raise ReadError(
-            f"{folder}: found no source {', '.join(unknown)} in split {split}; expected some of "
-            f"{', '.join(known)}"
+            f"{folder}: found no source {', '.join(unknown)} in split {split}; expected some of {', '.join(known)}"
         )
     records = [r for r in records if r.source not in exclude and (not sources or r.source in sources)]
     if split in ("train", "validation"):
@@ -47,8 +46,7 @@ def select_records(
         records = [r for r, out in zip(records, held, strict=True) if out == (split == "validation")]
     if not records:
         raise ReadError(
-            f"{folder}: found no image in split {split}; expected some: check the split and the sources "
-            f"left out"
+            f"{folder}: found no image in split {split}; expected some: check the split and the sources left out"
         )
     return records
 
@@ -78,9 +76,7 @@ def read_annotated(record: Record, channels: tuple[int, ...] | None = None) -> A
     planes = np.ascontiguousarray(image.channels_first)
     if channels is not None:
         if max(channels) >= len(planes):
-            raise ReadError(
-                f"{record.image}: found {len(planes)} channels, expected those numbered {channels} from 0"
-            )
+            raise ReadError(f"{record.image}: found {len(planes)} channels, expected those numbered {channels} from 0")
         return Annotated(planes[list(channels)], labels, record.name, record.source, "gray", record.group)
     layout = record.layout or ("rgb" if "S" in image.axes else "gray")
     if len(planes) == 1:
@@ -94,7 +90,6 @@ def _primary(record: Record, planes: np.ndarray) -> np.ndarray:
     """Refuse to guess which channel shows the cells."""
     if len(planes) > 1:
         raise ReadError(
-            f"{record.image}: found {len(planes)} channels; say which shows the cells with --channels "
-            f"PRIMARY[,NUCLEAR]"
+            f"{record.image}: found {len(planes)} channels; say which shows the cells with --channels PRIMARY[,NUCLEAR]"
         )
     return planes

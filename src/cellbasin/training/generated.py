@@ -1,4 +1,4 @@
-"""Generated images for training: more variety of whole cells than the annotated images hold, and fields without cells."""
+"""Generated images for training: more variety of cells than annotated images hold, and fields without cells."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The training loop (paper, "Training"; DESIGN "Training on this budget"): one visible loop that can stop and resume."""
+"""The training loop (paper, "Training"): one visible loop that can stop and resume."""
 
 from __future__ import annotations
 
@@ -216,9 +216,7 @@ def _with_norms(average: Network, batches: Batches, recipe: Recipe) -> Network:
     return network.eval()
 
 
-def _validate(
-    network: Network, validate: Validate, state: Progress, log: _Log, out: Path, recipe: Recipe
-) -> None:
+def _validate(network: Network, validate: Validate, state: Progress, log: _Log, out: Path, recipe: Recipe) -> None:
     scores = validate(network)
     log.line(state, **{f"validation_{key}": value for key, value in scores.items()})
     if scores["score"] > state.best:
@@ -228,9 +226,7 @@ def _validate(
 
 def _export(network: Network, path: Path, recipe: Recipe, state: Progress) -> None:
     tensors = {
-        k: v.float().cpu().contiguous().numpy()
-        for k, v in network.state_dict().items()
-        if "num_batches" not in k
+        k: v.float().cpu().contiguous().numpy() for k, v in network.state_dict().items() if "num_batches" not in k
     }
     record = {
         **asdict(recipe),

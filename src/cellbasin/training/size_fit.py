@@ -1,4 +1,4 @@
-"""Fits the size model (paper, "Test time resizing"): styles of training images looked at in many sizes → object diameter."""
+"""Fits the size model (paper, "Test time resizing"): styles of training images, seen in many sizes → diameter."""
 
 from __future__ import annotations
 
@@ -56,16 +56,14 @@ def fit_size_model(
 
 
 def _pixels(annotated: Annotated) -> np.ndarray:
-    channels = {"nucleus-cytoplasm": (1, 0), "rgb": None}.get(annotated.layout)
-    if annotated.layout == "gray":
-        channels = (0, 1) if len(annotated.image) > 1 else (0,)
+    channels: tuple[int, ...] | None = (0, 1) if len(annotated.image) > 1 else (0,)
+    if annotated.layout != "gray":
+        channels = (1, 0) if annotated.layout == "nucleus-cytoplasm" else None
     axes = "SYX" if annotated.layout == "rgb" else "CYX"
     return select_channels(Image(annotated.image, axes), channels)
 
 
-def _best_fit(
-    styles: np.ndarray, ratios: np.ndarray, owner: np.ndarray
-) -> tuple[size.SizeModel, dict[str, Any]]:
+def _best_fit(styles: np.ndarray, ratios: np.ndarray, owner: np.ndarray) -> tuple[size.SizeModel, dict[str, Any]]:
     """The penalty with the smallest error on images left out of the fit."""
     fold = owner % _FOLDS
     errors = {}
