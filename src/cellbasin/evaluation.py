@@ -181,9 +181,7 @@ def read_pair(record: Record) -> tuple[Image, np.ndarray]:
     return image, labels
 
 
-def channels_of(
-    record: Record, image: Image, channels: tuple[int, ...] | None = None
-) -> tuple[int, ...] | None:
+def channels_of(record: Record, image: Image, channels: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
     """The channels to segment in an annotated image, by the layout that its record tells; see "
     "`Options.channels`."""
     count = len(image.channels_first)
@@ -247,9 +245,7 @@ def pair_label_files(truth: Path, predicted: Path) -> list[tuple[str, Path, Path
         missing = truth if not truth.exists() else predicted if not predicted.exists() else None
         if missing is not None:
             raise ValueError(f"{missing}: no such file or folder; expected label images: check the name")
-        raise ValueError(
-            f"found a file and a folder ({truth}, {predicted}); expected two files or two folders"
-        )
+        raise ValueError(f"found a file and a folder ({truth}, {predicted}); expected two files or two folders")
     true_files, predicted_files = _label_files(truth), _label_files(predicted)
     lacking = [name for name in true_files if name not in predicted_files]
     if lacking:

@@ -75,9 +75,7 @@ def _engines() -> Iterator[Finding]:
 
     for name, version in find_hardware().engines.items():
         lacking = version.startswith("not installed")
-        state: Literal["ok", "note", "problem"] = (
-            "ok" if not lacking else "problem" if name == "openvino" else "note"
-        )
+        state: Literal["ok", "note", "problem"] = "ok" if not lacking else "problem" if name == "openvino" else "note"
         yield Finding("engine", state, f"{name} {version}")
 
 

@@ -62,16 +62,12 @@ IgnoreOption = Annotated[
 
 
 def evaluate(  # noqa: PLR0913
-    folder: Annotated[
-        Path, Parameter(name="DIR", help="A data set with index.csv, or pairs NAME.* and NAME_masks.*.")
-    ],
+    folder: Annotated[Path, Parameter(name="DIR", help="A data set with index.csv, or pairs NAME.* and NAME_masks.*.")],
     /,
     *,
     split: Annotated[
         str,
-        Parameter(
-            metavar="train|validation|test|all", help="Which images; validation is a fixed part of train."
-        ),
+        Parameter(metavar="train|validation|test|all", help="Which images; validation is a fixed part of train."),
     ] = "test",
     diameter: Annotated[
         float | str,
@@ -84,18 +80,12 @@ def evaluate(  # noqa: PLR0913
     ] = "auto",
     source: Annotated[
         tuple[str, ...],
-        Parameter(
-            converter=names, n_tokens=1, metavar="NAME[,...]", show_default=False, help="Only these sources."
-        ),
+        Parameter(converter=names, n_tokens=1, metavar="NAME[,...]", show_default=False, help="Only these sources."),
     ] = (),
-    limit: Annotated[
-        int | None, Parameter(metavar="N", help="At most so many images of each source.")
-    ] = None,
+    limit: Annotated[int | None, Parameter(metavar="N", help="At most so many images of each source.")] = None,
     ignore: IgnoreOption = 65535,
     json_file: JsonOption = None,
-    save: Annotated[
-        Path | None, Parameter(metavar="DIR", help="Folder for the label images that were found.")
-    ] = None,
+    save: Annotated[Path | None, Parameter(metavar="DIR", help="Folder for the label images that were found.")] = None,
     log: Annotated[
         Path | None, Parameter(metavar="FILE", help="Append date, model and scores as one line of JSON.")
     ] = None,
@@ -142,9 +132,7 @@ def _changed(options: Options) -> dict[str, Any]:
 def report_text(found: Evaluation) -> str:
     """The table that is printed: a line for each source, the means below."""
     timed = any(math.isfinite(image.seconds) for image in found.images)
-    header = ["source", "images", "AP@0.5", "AP@0.75", "AP@0.9", "TP", "FP", "FN", "|log2 d|"] + [
-        "s/image"
-    ] * timed
+    header = ["source", "images", "AP@0.5", "AP@0.75", "AP@0.9", "TP", "FP", "FN", "|log2 d|"] + ["s/image"] * timed
     rows = [_row(source, found.of(source).summary(), found.thresholds, timed) for source in found.sources]
     rows.append(_row("all", found.summary(), found.thresholds, timed))
     lines = [table(header, rows), "TP, FP and FN are those of AP@0.5.", ""]
@@ -187,9 +175,7 @@ def _short(found: Evaluation) -> dict[str, Any]:
     return {
         "images": len(found.images),
         "ap_over_images": [round(interval.mean, 4) for interval in images],
-        "ap_over_sources": [
-            round(interval.mean, 4) if math.isfinite(interval.mean) else None for interval in sources
-        ],
+        "ap_over_sources": [round(interval.mean, 4) if math.isfinite(interval.mean) else None for interval in sources],
     }
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_h
 
 from cyclopts import Group, Parameter, Token
 
-from cellbasin.cli.console import CommandError
 from cellbasin.options import Options
 
 if TYPE_CHECKING:
@@ -119,15 +118,9 @@ class ModelFlags:
 
     def load(self) -> Model:
         """The model that the flags name."""
-        from cellbasin.cli.models import find_model
-        from cellbasin.engines import EngineError
-        from cellbasin.model import load_model
+        from cellbasin.cli.models import find_model, open_models
 
-        files = [find_model(name) for name in self.model]
-        try:
-            return load_model(files, engine=self.engine, precision=self.precision)
-        except EngineError as error:
-            raise CommandError(str(error)) from error
+        return open_models([find_model(name) for name in self.model], self.engine, self.precision)
 
 
 ModelOption = Annotated[ModelFlags | None, Parameter(name="*")]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from cellbasin.cli.console import DONE, CommandError, table, write_json
+from cellbasin.cli.console import DONE, CommandError, one_line, table, write_json
 from cellbasin.cli.flags import JsonOption
 
 if TYPE_CHECKING:
+    from cellbasin.model import Model
     from cellbasin.weights import Weights
 
 EXAMPLES = """Examples:
@@ -70,9 +72,25 @@ def find_model(name_or_path: str) -> str | Path:
         return Path(name_or_path)
     names = ", ".join(known) or "none"
     raise CommandError(
-        f"found no model and no file {name_or_path!r}; expected a weights file or one of these models: "
-        f"{names}"
+        f"found no model and no file {name_or_path!r}; expected a weights file or one of these models: {names}"
     )
+
+
+def open_models(files: Sequence[str | Path], engine: str = "auto", precision: str = "auto") -> Model:
+    """Load weights and build their networks; raises CommandError or ValueError where that cannot be done."""
+    from cellbasin.engines import EngineError
+    from cellbasin.model import load_model
+
+    try:
+        return load_model(files, engine=engine, precision=precision)
+    except EngineError as error:
+        raise CommandError(str(error)) from error
+    except (RuntimeError, KeyError) as error:  # what the engines' libraries raise for tensors of wrong shapes
+        listed = ", ".join(map(str, files))
+        raise CommandError(
+            f"{listed}: the tensors do not fit the architecture in the header ({one_line(error)[:200]}); expected "
+            f"a file written by cellbasin: copy or train it again"
+        ) from error
 
 
 def list_models(*, json_file: JsonOption = None) -> int:
@@ -94,9 +112,7 @@ def list_models(*, json_file: JsonOption = None) -> int:
     return DONE
 
 
-def info(
-    model: Annotated[str, Parameter(name="MODEL", help="Name or file.")], *, json_file: JsonOption = None
-) -> int:
+def info(model: Annotated[str, Parameter(name="MODEL", help="Name or file.")], *, json_file: JsonOption = None) -> int:
     """Show all that a model says about itself: data, licence, recipe, scores."""
     from cellbasin.weights import load_weights
 
@@ -121,8 +137,8 @@ def add(
     """
     from cellbasin.weights import load_weights, model_names
 
-    weights = load_weights(file)
-    _try_network(weights)
+    load_weights(file)
+    open_models([file])  # a network that cannot be built is found now, not when it is used
     chosen = name or file.stem
     if not chosen.replace("-", "").replace("_", "").replace(".", "").isalnum() or chosen.startswith("."):
         raise CommandError(
@@ -156,13 +172,6 @@ def _copy(source: Path, target: Path) -> None:
 
     with atomic(target) as temporary:
         shutil.copyfile(source, temporary)
-
-
-def _try_network(weights: Weights) -> None:
-    """Build the network once: a file with wrong shapes is found when it is added, not when it is used."""
-    from cellbasin.model import Model
-
-    Model([weights])
 
 
 def _facts(weights: Weights, path: Path) -> dict[str, Any]:

@@ -41,9 +41,7 @@ def score(
             bar.begin(name)
             source = name.split("/")[0] if "/" in name else "all"
             try:
-                images.append(
-                    score_labels(read_labels(true_file), read_labels(predicted_file), source, name, ignore)
-                )
+                images.append(score_labels(read_labels(true_file), read_labels(predicted_file), source, name, ignore))
             except ValueError as error:
                 text = str(error)
                 told = str(true_file) in text or str(predicted_file) in text

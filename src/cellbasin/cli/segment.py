@@ -139,8 +139,7 @@ class _Batch:
                 path = Path(f"{self.stem(image)}{OUTPUTS[name].suffix}")
                 if path.resolve() in inputs:
                     raise CommandError(
-                        f"{path}: found an image where results of {image} would go; choose another "
-                        f"folder with --out"
+                        f"{path}: found an image where results of {image} would go; choose another folder with --out"
                     )
                 other = makers.setdefault(path.resolve(), image)
                 if other != image:
@@ -163,8 +162,7 @@ class _Batch:
                     bar.end()
                     if self.full:
                         print_error(
-                            f"stopped after {image}: nothing more can be written there; free space and "
-                            f"run again"
+                            f"stopped after {image}: nothing more can be written there; free space and run again"
                         )
                         return
         except KeyboardInterrupt:
@@ -228,9 +226,7 @@ class _Batch:
         if self.interrupted:
             return INTERRUPTED
         states = {record["status"] for record in self.records}
-        return {frozenset({"done"}): DONE, frozenset({"done", "failed"}): PARTLY}.get(
-            frozenset(states), NOTHING
-        )
+        return {frozenset({"done"}): DONE, frozenset({"done", "failed"}): PARTLY}.get(frozenset(states), NOTHING)
 
 
 def _not_writable(folder: Path, error: OSError) -> str:

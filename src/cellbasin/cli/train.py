@@ -28,6 +28,7 @@ DIR is a data set with index.csv (columns source, split, name; files
 SOURCE/SPLIT/NAME.png and NAME_masks.png), or a folder of pairs NAME.* and
 NAME_masks.*. Run the same command again to go on with a stopped run."""
 
+_GENERATED = 360  # images, beside the annotated ones
 _VALIDATED = 6  # images of each source that are segmented at each validation
 
 
@@ -37,9 +38,7 @@ def train(  # noqa: PLR0913
     *,
     out: Annotated[
         Path,
-        Parameter(
-            metavar="FILE", help="Weights file to write; its checkpoint and log are written beside it."
-        ),
+        Parameter(metavar="FILE", help="Weights file to write; its checkpoint and log are written beside it."),
     ],
     start: Annotated[
         str | None,
@@ -60,9 +59,7 @@ def train(  # noqa: PLR0913
     session_minutes: Annotated[
         float | None, Parameter(help="Stop after so long with a checkpoint, to go on another day.")
     ] = None,
-    validate_every: Annotated[
-        float, Parameter(metavar="MINUTES", help="Time between validations; 0 for none.")
-    ] = 15.0,
+    validate_every: Annotated[float, Parameter(metavar="MINUTES", help="Time between validations; 0 for none.")] = 15.0,
     exclude: Annotated[
         tuple[str, ...],
         Parameter(
@@ -87,9 +84,7 @@ def train(  # noqa: PLR0913
     """Train a network on annotated images; stops and resumes, validates on a part it never learns from."""
     settings = _settings(recipe, minutes, epochs, seed, exclude)
     if importlib.util.find_spec("torch") is None:
-        raise CommandError(
-            "training needs PyTorch, which is not installed; run: pip install 'cellbasin[train]'"
-        )
+        raise CommandError("training needs PyTorch, which is not installed; run: pip install 'cellbasin[train]'")
     if not out.resolve().parent.is_dir():
         raise CommandError(f"{out}: found no folder {out.resolve().parent}; expected it to exist: create it")
     from cellbasin.training.loop import TrainingError
@@ -119,9 +114,7 @@ def train(  # noqa: PLR0913
     return DONE
 
 
-def _settings(
-    name: str, minutes: float | None, epochs: int | None, seed: int, exclude: tuple[str, ...]
-) -> Recipe:
+def _settings(name: str, minutes: float | None, epochs: int | None, seed: int, exclude: tuple[str, ...]) -> Recipe:
     from cellbasin.training.recipe import RECIPES
 
     if name not in RECIPES:
@@ -143,9 +136,7 @@ def _start(start: str | None, network: str | None) -> tuple[Architecture, Weight
 
     if start is not None:
         if network is not None:
-            raise CommandError(
-                "found --network and --from, expected one of them: a model brings its network along"
-            )
+            raise CommandError("found --network and --from, expected one of them: a model brings its network along")
         weights = load_weights(find_model(start))
         return weights.card.architecture, weights
     known = {"half": HALF, "paper": PAPER}
@@ -157,20 +148,19 @@ def _start(start: str | None, network: str | None) -> tuple[Architecture, Weight
 def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> list[Any]:
     from cellbasin.training.dataset import prepare_all
     from cellbasin.training.folder import read_folder
+    from cellbasin.training.generated import generated_images
 
     readers = read_folder(folder, "train", settings.exclude, channels, settings.validation)
+    if settings.generated:
+        readers += generated_images(_GENERATED, settings.seed)
     with Bar(len(readers)) as bar:
         bar.begin("flows of the labels")
         images = prepare_all(readers, settings.ignore_label, lambda done, total: bar.end(done))
-    print(
-        f"{len(images)} images of {len({image.source for image in images})} sources to learn from", flush=True
-    )
+    print(f"{len(images)} images of {len({image.source for image in images})} sources to learn from", flush=True)
     return images
 
 
-def _validate(
-    folder: Path, settings: Recipe, channels: tuple[int, ...] | None
-) -> Callable[[Any], Any] | None:
+def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> Callable[[Any], Any] | None:
     from cellbasin.evaluation import limit_per_source, validator
     from cellbasin.io import ReadError
     from cellbasin.options import Options

@@ -1,0 +1,349 @@
+"""Everything that users get wrong is one line that helps, and an exit code; nothing else is harmed."""
+
+from __future__ import annotations
+
+import errno
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from cli_helpers import Run, assert_one_line, image, leftovers, run, save_image, small_model
+from PIL import Image as Pillow
+
+from cellbasin.io import read_labels
+from cellbasin.weights import Card, load_weights, save_weights
+
+__all__ = ["image", "run", "small_model"]  # fixtures
+
+
+def cut(path: Path, part: float = 0.5) -> Path:
+    """Cut a file short."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * part)])
+    return path
+
+
+def scrambled(path: Path) -> Path:
+    """Damage the middle of a file."""
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 40] = bytes(40)
+    path.write_bytes(bytes(content))
+    return path
+
+
+def png(path: Path) -> Path:
+    Pillow.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)).save(path)
+    return path
+
+
+def tiff(path: Path) -> Path:
+    array = np.random.default_rng(0).integers(0, 255, (64, 64), np.uint8)
+    tifffile.imwrite(path, array, compression="zlib")
+    return path
+
+
+def npy(path: Path, array: np.ndarray) -> Path:
+    np.save(path, array)
+    return path
+
+
+def holed(value: float) -> np.ndarray:
+    array = np.random.default_rng(0).random((64, 64)).astype(np.float32)
+    array[3, 4] = value
+    return array
+
+
+BAD_IMAGES = {
+    "missing": (lambda d: d / "nothing.tif", "no such file"),
+    "missing folder": (lambda d: d / "nowhere" / "cells.tif", "no such file"),
+    "truncated TIFF": (lambda d: cut(tiff(d / "cells.tif")), "cells.tif"),
+    "corrupt TIFF": (lambda d: scrambled(tiff(d / "cells.tif")), "cells.tif"),
+    "truncated PNG": (lambda d: cut(png(d / "cells.png")), "cells.png"),
+    "corrupt PNG": (lambda d: scrambled(png(d / "cells.png")), "cells.png"),
+    "no content": (lambda d: cut(png(d / "cells.png"), 0), "empty file"),
+    "not an image": (lambda d: cut(npy(d / "cells.npy", np.zeros((9, 9))), 0.05), "cells.npy"),
+    "zero size": (lambda d: npy(d / "cells.npy", np.zeros((0, 64))), "cells.npy"),
+    "NaN": (lambda d: npy(d / "cells.npy", holed(np.nan)), "NaN"),
+    "infinite": (lambda d: npy(d / "cells.npy", holed(np.inf)), "inf"),
+    "five axes": (lambda d: npy(d / "cells.npy", np.ones((2, 3, 4, 32, 32), np.uint8)), "--axes"),
+    "complex": (lambda d: npy(d / "cells.npy", np.ones((32, 32), np.complex64)), "complex64"),
+    "boolean": (lambda d: npy(d / "cells.npy", np.ones((32, 32), bool)), "bool"),
+    "text": (lambda d: npy(d / "cells.npy", np.full((32, 32), "a")), "cells.npy"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_IMAGES)
+def test_bad_image(run: Run, small_model: Path, tmp_path: Path, case: str) -> None:
+    make, word = BAD_IMAGES[case]
+    path = make(tmp_path)
+    outcome = run("segment", path, "--model", small_model)
+    assert_one_line(outcome, word)
+    assert str(path.name) in outcome.err
+    assert outcome.out == ""
+    assert not list(tmp_path.rglob("*_masks*")) and not leftovers(tmp_path)
+
+
+def test_folder_without_images(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("nothing here")
+    assert_one_line(run("segment", tmp_path), "found no image", str(tmp_path))
+
+
+def test_nothing_given(run: Run) -> None:
+    assert_one_line(run("segment"), "INPUT")
+
+
+def test_constant_image(run: Run, small_model: Path, tmp_path: Path) -> None:
+    path = npy(tmp_path / "flat.npy", np.full((64, 64), 7, np.uint16))
+    assert run("segment", path, "--model", small_model).code == 0
+    assert read_labels(tmp_path / "flat_masks.tif").shape == (64, 64)
+
+
+@pytest.mark.parametrize("channels", ["5", "0,7"])
+def test_wrong_channel(run: Run, small_model: Path, image: Path, channels: str) -> None:
+    assert_one_line(run("segment", image, "--channels", channels, "--model", small_model), "channel")
+
+
+def test_channels_unclear(run: Run, small_model: Path, tmp_path: Path) -> None:
+    path = npy(tmp_path / "two.npy", np.random.default_rng(0).random((2, 64, 64)).astype(np.float32))
+    outcome = run("segment", path, "--axes", "CYX", "--model", small_model)
+    assert_one_line(outcome, "2 channels", "--channels")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--diamter", "30"], ["--diamter", "--diameter", "segment --help"]),
+        (["--diameter", "large"], ["large", "auto"]),
+        (["--diameter", "0.1"], ["diameter", "0.1"]),
+        (["--diameter", "nan"], ["diameter", "nan"]),
+        (["--channels", "red"], ["red", "PRIMARY"]),
+        (["--channels", "0,1,2"], ["PRIMARY"]),
+        (["--min-size", "1.5"], ["1.5", "whole number"]),
+        (["--min-size"], ["--min-size"]),
+        (["--tile", "100"], ["tile", "16"]),
+        (["--engine", "abacus"], ["abacus", "openvino"]),
+        (["--precision", "float8"], ["float8", "bf16"]),
+        (["--save", "paintings"], ["paintings", "overlay"]),
+        (["--axes", "QX"], ["QX"]),
+        (["--model", "nonesuch"], ["nonesuch", "model"]),
+    ],
+)
+def test_bad_option(run: Run, image: Path, small_model: Path, arguments: list[str], words: list[str]) -> None:
+    model = [] if "--model" in arguments else ["--model", small_model]
+    assert_one_line(run("segment", image, *arguments, *model), *words)
+    assert not list(image.parent.glob("*_masks*"))
+
+
+def test_unknown_command(run: Run) -> None:
+    assert_one_line(run("segmnt"), "segmnt", "segment")
+
+
+def _not_weights(path: Path, small: Path) -> None:
+    path.write_bytes(b"not weights at all" * 10)
+
+
+def _no_header(path: Path, small: Path) -> None:
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros(3, np.float32)}, path)
+
+
+def _wrong_shape(path: Path, small: Path) -> None:
+    weights = load_weights(small)
+    name = next(key for key, tensor in weights.tensors.items() if tensor.ndim == 4)
+    save_weights(path, weights.card, {**weights.tensors, name: weights.tensors[name][:, :-1]})
+
+
+def _missing_tensor(path: Path, small: Path) -> None:
+    weights = load_weights(small)
+    _, *others = weights.tensors
+    save_weights(path, weights.card, {key: weights.tensors[key] for key in others})
+
+
+def _not_finite(path: Path, small: Path) -> None:
+    weights = load_weights(small)
+    name = next(iter(weights.tensors))
+    save_weights(path, weights.card, {**weights.tensors, name: weights.tensors[name] * np.float32("nan")})
+
+
+def _cut_short(path: Path, small: Path) -> None:
+    path.write_bytes(small.read_bytes()[:-100])
+
+
+@pytest.mark.parametrize("damage", [_not_weights, _no_header, _wrong_shape, _missing_tensor, _not_finite, _cut_short])
+def test_bad_weights(run: Run, image: Path, small_model: Path, tmp_path: Path, damage: Any) -> None:
+    path = tmp_path / "bad.safetensors"
+    damage(path, small_model)
+    assert_one_line(run("segment", image, "--model", path), "bad.safetensors")
+    assert_one_line(run("models", "add", path), "bad.safetensors")
+
+
+def test_models_that_cannot_be_averaged(run: Run, image: Path, small_model: Path, tmp_path: Path) -> None:
+    weights = load_weights(small_model)
+    save_weights(tmp_path / "b.safetensors", Card("b", weights.card.architecture, 17.0), weights.tensors)
+    both = f"{small_model},{tmp_path / 'b.safetensors'}"
+    assert_one_line(run("segment", image, "--model", both), "17")
+
+
+@pytest.mark.parametrize("out", ["a file", "below a file", "/proc/cellbasin", "/proc"])
+def test_output_folder_that_cannot_be_written(
+    run: Run, image: Path, small_model: Path, tmp_path: Path, out: str
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    folder = {"a file": tmp_path / "taken", "below a file": tmp_path / "taken" / "x"}.get(out, Path(out))
+    assert_one_line(run("segment", image, "--out", folder, "--model", small_model), str(folder), "--out")
+
+
+def test_json_that_cannot_be_written(run: Run, image: Path, small_model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "nowhere" / "a.json"
+    assert_one_line(run("segment", image, "--json", target, "--model", small_model), str(target))
+
+
+def test_two_images_with_one_result(run: Run, small_model: Path, tmp_path: Path) -> None:
+    first, second = save_image(tmp_path / "a" / "cells.npy"), save_image(tmp_path / "b" / "cells.npy", seed=2)
+    outcome = run("segment", first, second, "--out", tmp_path / "out", "--model", small_model)
+    assert_one_line(outcome, str(first), str(second), "cells_masks.tif")
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_image_is_never_replaced(run: Run, small_model: Path, tmp_path: Path) -> None:
+    image = save_image(tmp_path / "cells.npy")
+    other = tmp_path / "out" / "cells_masks.tif"
+    other.parent.mkdir()
+    tifffile.imwrite(other, np.load(image))
+    before = other.read_bytes()
+    outcome = run("segment", image, other, "--out", tmp_path / "out", "--model", small_model)
+    assert_one_line(outcome, str(other))
+    assert other.read_bytes() == before
+
+
+def test_one_bad_image_among_many(run: Run, small_model: Path, tmp_path: Path) -> None:
+    good = [save_image(tmp_path / f"{name}.npy", seed) for seed, name in enumerate("ace")]
+    cut(npy(tmp_path / "b.npy", np.ones((64, 64))))
+    npy(tmp_path / "d.npy", holed(np.nan))
+    outcome = run("segment", tmp_path, tmp_path / "gone.tif", "--model", small_model, "--json", tmp_path / "r.json")
+    assert outcome.code == 1
+    assert outcome.err.count("cellbasin: error: ") == outcome.err.count("\n") == 3
+    assert all(path.with_name(f"{path.stem}_masks.tif").is_file() for path in good)
+    assert len(outcome.out.splitlines()) == 3
+    records = json.loads((tmp_path / "r.json").read_text())
+    assert sorted(record["status"] for record in records) == ["done"] * 3 + ["failed"] * 3
+
+
+def test_disk_full(run: Run, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first image fits; half of the second's labels too."""
+    for seed, name in enumerate("abc"):
+        save_image(tmp_path / f"{name}.npy", seed)
+    write, calls = tifffile.imwrite, []
+
+    def full(path: Path, *arguments: Any, **options: Any) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            write(path, *arguments, **options)
+            return
+        Path(path).write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cellbasin.io.write.tifffile.imwrite", full)
+    outcome = run("segment", tmp_path, "--model", small_model)
+    assert outcome.code == 1
+    assert "No space left" in outcome.err and "Traceback" not in outcome.err
+    assert "stopped" in outcome.err.splitlines()[-1]
+    assert [path.name for path in tmp_path.glob("*_masks.tif")] == ["a_masks.tif"]
+    assert read_labels(tmp_path / "a_masks.tif").shape == (96, 96)
+    assert len(calls) == 2 and not leftovers(tmp_path)
+
+
+def test_out_of_memory(run: Run, small_model: Path, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: Any, **options: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("cellbasin.model.Model.segment", fail)
+    assert_one_line(run("segment", image, "--model", small_model), "memory", image.name)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_stopped_in_the_middle(small_model: Path, tmp_path: Path, number: int, code: int) -> None:
+    count = 200
+    for seed in range(count):
+        save_image(tmp_path / f"{seed}.npy", seed % 3, size=160)
+    command = [sys.executable, "-m", "cellbasin", "segment", tmp_path, "--model", small_model]
+    with subprocess.Popen(
+        [*map(str, command), "--save", "labels,overlay"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(number)
+        out, err = process.stdout.read(), process.stderr.read()
+        assert process.wait(60) == code, err
+    lines += out.splitlines()
+    assert "Traceback" not in err
+    if number == signal.SIGINT:
+        assert err.count("\n") == 1 and err.startswith("cellbasin: interrupted"), err
+    masks = list(tmp_path.glob("*_masks.tif"))
+    assert 3 <= len(lines) <= len(masks) < count
+    assert all(read_labels(path).shape == (160, 160) for path in masks)
+    for path in tmp_path.glob("*_overlay.png"):
+        with Pillow.open(path) as picture:
+            picture.load()
+    assert not leftovers(tmp_path)
+
+
+def test_a_reader_that_has_enough(image: Path) -> None:
+    """`cellbasin --help | head -1` is no error."""
+    command = f"'{sys.executable}' -m cellbasin segment --help | head -1"
+    done = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stderr == ""
+
+
+def test_bugs_keep_their_traceback(run: Run, image: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLBASIN_DEBUG", "1")
+    with pytest.raises(ValueError, match="channel"):
+        run("segment", image, "--channels", "9", "--model", small_model)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["evaluate", "{none}"], ["none", "no such folder"]),
+        (["evaluate", "{data}", "--split", "nose"], ["nose", "validation"]),
+        (["evaluate", "{data}", "--diameter", "big"], ["big", "true"]),
+        (["evaluate", "{data}", "--limit", "0"], ["--limit"]),
+        (["evaluate", "{data}", "--source", "moon"], ["moon"]),
+        (["score", "{none}", "{none}"], ["none", "no such file"]),
+        (["train", "{data}", "--out", "{none}/a.safetensors"], ["none", "folder"]),
+        (["train", "{data}", "--out", "{data}/a.safetensors", "--recipe", "soup"], ["soup", "general"]),
+        (["train", "{data}", "--out", "{data}/a.safetensors", "--minutes", "0"], ["--minutes"]),
+        (["train", "{data}", "--out", "{data}/a.safetensors", "--network", "vast"], ["vast", "paper"]),
+        (["train", "{data}"], ["--out"]),
+        (["models", "info", "nonesuch"], ["nonesuch"]),
+        (["models", "add", "{none}"], ["none"]),
+        (["models", "export", "nonesuch", "{none}"], ["nonesuch"]),
+    ],
+)
+def test_bad_arguments_elsewhere(
+    run: Run, tmp_path: Path, small_model: Path, arguments: list[str], words: list[str]
+) -> None:
+    save_image(tmp_path / "data" / "cells.npy")
+    np.save(tmp_path / "data" / "cells_masks.npy", np.eye(96, dtype=np.int32))
+    places = {"data": tmp_path / "data", "none": tmp_path / "none"}
+    model = ["--model", small_model] if arguments[0] == "evaluate" else []
+    outcome = run(*(argument.format(**places) for argument in arguments), *model)
+    assert_one_line(outcome, *words)
+
+
+def test_training_without_torch(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cellbasin.cli.train.importlib.util.find_spec", lambda name: None)
+    outcome = run("train", tmp_path, "--out", tmp_path / "a.safetensors")
+    assert_one_line(outcome, "pip install 'cellbasin[train]'")
