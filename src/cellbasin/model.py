@@ -74,7 +74,7 @@ class Model:
         for other in weights[1:]:
             if other.card.diameter != first.diameter:
                 raise WeightsError(
-                    f"models of different object diameters ({first.diameter:g} and {other.card.diameter:g} px) cannot be averaged"
+                    f"models for object diameters of {first.diameter:g} and {other.card.diameter:g} px cannot be averaged"
                 )
         self.weights = tuple(weights)
         self.card = first
@@ -272,7 +272,7 @@ class _Run:
 
 def _mean(maps: list[np.ndarray]) -> np.ndarray:
     """Mean of the maps of an ensemble."""
-    return maps[0] if len(maps) == 1 else np.mean(maps, axis=0, dtype=np.float32)
+    return maps[0] if len(maps) == 1 else np.asarray(np.mean(maps, axis=0, dtype=np.float32))
 
 
 def _measured(labels: np.ndarray) -> float | None:

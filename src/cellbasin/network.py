@@ -14,7 +14,7 @@ from torch.nn import functional
 from cellbasin.weights import Architecture
 
 
-class NormReluConv(nn.Module):
+class NormReluConv(nn.Module):  # type: ignore[misc]
     """Batch norm, ReLU, 3x3 convolution: the paper's order. `relu=False` for what sees raw pixels or projects."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, *, relu: bool = True) -> None:
@@ -28,7 +28,7 @@ class NormReluConv(nn.Module):
         return self.conv(functional.relu(x) if self.relu else x)
 
 
-class DownBlock(nn.Module):
+class DownBlock(nn.Module):  # type: ignore[misc]
     """Two residual blocks of two convolutions; the first changes the number of channels through a 1x1 projection."""
 
     def __init__(self, inputs: int, outputs: int, *, raw: bool = False) -> None:
@@ -43,7 +43,7 @@ class DownBlock(nn.Module):
         return x + self.conv[3](self.conv[2](x))
 
 
-class UpBlock(nn.Module):
+class UpBlock(nn.Module):  # type: ignore[misc]
     """As `DownBlock`; the skip is added before the second convolution, the style before the last three."""
 
     def __init__(self, inputs: int, outputs: int, styles: int) -> None:
@@ -58,7 +58,7 @@ class UpBlock(nn.Module):
         return x + self.conv[3](self.conv[2](x + second) + third)
 
 
-class Network(nn.Module):
+class Network(nn.Module):  # type: ignore[misc]
     """Image (N, inputs, Y, X) float → maps (N, outputs, Y, X) and style (N, channels[-1]).
 
     The maps are 5 x flow (y, x) and the logit of being inside a cell. Y and X are multiples of

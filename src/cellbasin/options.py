@@ -32,7 +32,7 @@ class Options:
     )
     channels: tuple[int, ...] | None = option(
         None,
-        "Channel to segment and, after a comma, the nuclear channel; numbers from 0. RGB is read as gray when not given.",
+        "Channel to segment and, after a comma, the nuclear channel; numbers from 0. RGB is read as gray by default.",
     )
     axes: str | None = option(None, "Meaning of the axes, such as YX, CYX or YXC; read from the file when not given.")
     augment: bool = option(False, "Average over four flipped views of overlapping tiles: slower, slightly better.")

@@ -74,7 +74,7 @@ def cache_folder() -> Path:
 
 
 def prepare(annotated: Annotated, ignore: int = 65535) -> TrainingImage:
-    """Shrink, compute flows and collect what sampling needs; taken from the cache when the same content was seen before.
+    """Shrink, compute flows and collect what sampling needs; taken from the cache if the same content was seen before.
 
     Raises ValueError when image and labels differ in size.
     """

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -61,14 +63,14 @@ def loss_terms(maps: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 def rate_at(done: float, step: int, recipe: Recipe) -> float:
     """Learning rate when the part `done` (0..1) of the run is over."""
-    warm = min(1.0, (step + 1) / max(recipe.warmup, 1))
+    warm = min(1.0, (step + 1) / recipe.warmup if recipe.warmup else done / recipe.warm_part)
     if recipe.decay == "halving":  # paper: half every 10 epochs over the last fifth of 500
         halvings = max(0.0, done - (1 - recipe.cooldown)) / recipe.cooldown * 10
         return recipe.learning_rate * warm * 0.5 ** math.floor(halvings)
     return recipe.learning_rate * warm * min(1.0, max(0.0, (1 - done) / recipe.cooldown))
 
 
-def train(  # noqa: PLR0913, PLR0915, C901
+def train(  # noqa: PLR0913
     images: Sequence[TrainingImage],
     architecture: Architecture,
     recipe: Recipe,
@@ -82,204 +84,212 @@ def train(  # noqa: PLR0913, PLR0915, C901
 ) -> Path:
     """Train a network and write `out` (weights), beside it .best.safetensors, .checkpoint.pt and .log.jsonl.
 
-    Resumes from the checkpoint if there is one. `session_minutes` ends this session early with a checkpoint.
+    Resumes from the checkpoint if there is one. `session_minutes` ends this session early and returns the checkpoint.
     `validate` scores a network ("score" in its result decides which is best). `report` gets every log line.
-    Raises TrainingError when the loss is no longer finite.
+    Raises TrainingError when the loss is no longer finite, or another process trains the same file.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(recipe.seed)
-    network = build(architecture, _tensors(start)).to(device, memory_format=torch.channels_last).train()
-    average = deepcopy(network).requires_grad_(False)
-    optimizer = _optimizer(network, recipe)
-    state = Progress()
-    checkpoint = out.with_suffix(".checkpoint.pt")
-    if checkpoint.exists():
-        _restore(checkpoint, network, average, optimizer, state, recipe)
-    steps_per_epoch = max(1, len(images) // recipe.schedule[-1][2])
+    with _alone(out):
+        run = _Run(images, architecture, recipe, out, start, report)
+        batches = Batches(images, recipe, run.state.step, run.stage)
+        begin = last_save = last_validation = last_step = time.monotonic()
+        try:
+            while run.done < 1:
+                run.set_rate()
+                image, target = batches.next()
+                run.step(run.tensor(image).contiguous(memory_format=torch.channels_last), run.tensor(target))
+                now = time.monotonic()
+                run.state.seconds += min(now - last_step, _LONGEST_STEP)
+                last_step = now
+                if run.state.step % _LOG_EVERY == 0:
+                    run.log(drawing=batches.seconds / (now - begin))
+                if now - last_save > _SAVE_EVERY:
+                    run.save()
+                    last_save = now
+                if validate and now - last_validation > validate_every:
+                    run.validate(run.average_with_norms(batches), validate)
+                    last_step = last_validation = time.monotonic()
+                if now - begin > session_minutes * 60:
+                    return run.checkpoint
+            final = run.average_with_norms(batches)
+            if validate:
+                run.validate(final, validate)
+            run.export(final, out)
+            return out
+        finally:
+            batches.close()
+            run.save()
 
-    def done() -> float:
-        if recipe.epochs:
-            return state.step / (recipe.epochs * steps_per_epoch)
-        return state.seconds / (recipe.minutes * 60)
 
-    def stage(step: int) -> Stage:
-        part = step / (recipe.epochs * steps_per_epoch) if recipe.epochs else done()
+class _Run:
+    """Everything that a checkpoint holds, and what is done with it."""
+
+    def __init__(
+        self,
+        images: Sequence[TrainingImage],
+        architecture: Architecture,
+        recipe: Recipe,
+        out: Path,
+        start: Weights | None,
+        report: Report | None,
+    ) -> None:
+        torch.manual_seed(recipe.seed)
+        self.recipe, self.out, self.report = recipe, out, report
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        state = {key: torch.from_numpy(value) for key, value in start.tensors.items()} if start else None
+        self.network = build(architecture, state).to(self.device, memory_format=torch.channels_last).train()
+        self.average = deepcopy(self.network).requires_grad_(False)
+        self.optimizer = _optimizer(self.network, recipe)
+        self.state = Progress()
+        self.sources = tuple(sorted({image.source for image in images}))
+        self.steps = recipe.epochs * max(1, len(images) // recipe.schedule[-1][2])
+        self.sums, self.summed = torch.zeros(2), 0
+        self.checkpoint = out.with_suffix(".checkpoint.pt")
+        if self.checkpoint.exists():
+            self._restore()
+
+    @property
+    def done(self) -> float:
+        """The part of the run that is over, 0..1."""
+        return self._part(self.state.step)
+
+    def _part(self, step: int) -> float:
+        return step / self.steps if self.steps else self.state.seconds / (self.recipe.minutes * 60)
+
+    def stage(self, step: int) -> Stage:
+        """What batch number `step` is made of."""
+        part, recipe = self._part(step), self.recipe
         size, count = next((size, count) for begin, size, count in reversed(recipe.schedule) if part >= begin)
         return Stage(size, count, recipe.generated if part < 1 - recipe.cooldown else 0.0)
 
-    batches = Batches(images, recipe, state.step, stage)
-    log = _Log(out.with_suffix(".log.jsonl"), report)
-    session_start = last_save = last_validation = step_start = time.monotonic()
-    sums, summed = torch.zeros(2), 0
-    try:
-        while done() < 1:
-            rate = rate_at(done(), state.step, recipe)
-            for group in optimizer.param_groups:
-                group["lr"] = rate
-            image, target = (torch.from_numpy(array).to(device) for array in batches.next())
-            with torch.autocast(device.type, torch.bfloat16):
-                maps, _ = network(image.contiguous(memory_format=torch.channels_last))
-            flow_loss, inside_loss = loss_terms(maps.float(), target)
-            (flow_loss + inside_loss).backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            _update_average(average, network, recipe.average, state.step)
+    def tensor(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
 
-            state.step += 1
-            state.crops += len(image)
-            now = time.monotonic()
-            state.seconds += min(now - step_start, _LONGEST_STEP)
-            step_start = now
-            sums += torch.stack([flow_loss.detach(), inside_loss.detach()]).cpu()
-            summed += 1
-            if state.step % _LOG_EVERY == 0:
-                if not torch.isfinite(sums).all():
-                    raise TrainingError(
-                        f"the loss is no longer finite at step {state.step}: lower the learning rate ({rate:g} now) or check "
-                        f"the images; the last good checkpoint is {checkpoint}"
-                    )
-                busy = batches.seconds / (time.monotonic() - session_start)
-                log.line(state, rate=rate, flow=sums[0] / summed, inside=sums[1] / summed, drawing=busy)
-                sums, summed = torch.zeros(2), 0
-            if time.monotonic() - last_save > _SAVE_EVERY:
-                _save_checkpoint(checkpoint, network, average, optimizer, state, recipe)
-                last_save = time.monotonic()
-            if validate and time.monotonic() - last_validation > validate_every:
-                _validate(_with_norms(average, batches, recipe), validate, state, log, out, recipe)
-                last_validation = time.monotonic()
-            if time.monotonic() - session_start > session_minutes * 60:
-                return checkpoint
-        final = _with_norms(average, batches, recipe)
-        if validate:
-            _validate(final, validate, state, log, out, recipe)
-        _export(final, out, recipe, state)
-        return out
-    finally:
-        batches.close()
-        if torch.isfinite(sums).all():
-            _save_checkpoint(checkpoint, network, average, optimizer, state, recipe)
+    def set_rate(self) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate_at(self.done, self.state.step, self.recipe)
 
+    def step(self, image: Tensor, target: Tensor) -> None:
+        """One step of the optimiser on images (N, 2, Y, X) and targets (N, 4, Y, X)."""
+        with torch.autocast(self.device.type, torch.bfloat16):
+            maps, _ = self.network(image)
+        flow_loss, inside_loss = loss_terms(maps.float(), target)
+        (flow_loss + inside_loss).backward()
+        nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.state.step += 1
+        self.state.crops += len(image)
+        decay = min(self.recipe.average, (1 + self.state.step) / (10 + self.state.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), list(self.network.parameters()), 1 - decay)
+        self.sums += torch.stack([flow_loss.detach(), inside_loss.detach()]).cpu()
+        self.summed += 1
 
-class _Log:
-    """One JSON object a line."""
+    def log(self, drawing: float) -> None:
+        """Write the mean losses since the last line; `drawing`: processor time spent on crops per second."""
+        if not torch.isfinite(self.sums).all():
+            raise TrainingError(
+                f"the loss is no longer finite at step {self.state.step}: lower the learning rate or check the images; "
+                f"the last good checkpoint is {self.checkpoint}"
+            )
+        flow, inside = (self.sums / self.summed).tolist()
+        rate = self.optimizer.param_groups[0]["lr"]
+        self._line(rate=rate, flow=flow, inside=inside, drawing=drawing)
+        self.sums, self.summed = torch.zeros(2), 0
 
-    def __init__(self, path: Path, report: Report | None) -> None:
-        self.path, self.report = path, report
-
-    def line(self, state: Progress, **values: Any) -> None:
-        record = {"step": state.step, "crops": state.crops, "seconds": round(state.seconds, 1)}
+    def _line(self, **values: float) -> None:
+        state = self.state
+        record: dict[str, Any] = {"step": state.step, "crops": state.crops, "seconds": round(state.seconds, 1)}
         record |= {key: round(float(value), 6) for key, value in values.items()}
-        with self.path.open("a") as file:
+        with self.out.with_suffix(".log.jsonl").open("a") as file:
             file.write(json.dumps(record) + "\n")
         if self.report:
             self.report(record)
 
+    @torch.no_grad()
+    def average_with_norms(self, batches: Batches) -> Network:
+        """A copy of the averaged network whose batch-norm statistics are its own, from a fixed set of batches."""
+        network = deepcopy(self.average).train()
+        for module in network.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.reset_running_stats()
+                module.momentum = None  # a plain mean over the batches
+        for number in range(_NORM_BATCHES):
+            image, _ = batches.draw(2**40 + number)
+            with torch.autocast(self.device.type, torch.bfloat16):
+                network(self.tensor(image).contiguous(memory_format=torch.channels_last))
+        return network.eval()
 
-def _tensors(weights: Weights | None) -> dict[str, Tensor] | None:
-    return {key: torch.from_numpy(value) for key, value in weights.tensors.items()} if weights else None
+    def validate(self, network: Network, validate: Validate) -> None:
+        """Score the network, and keep it if it is the best so far."""
+        scores = validate(network)
+        self._line(**{f"validation_{key}": value for key, value in scores.items()})
+        if scores["score"] > self.state.best:
+            self.state.best = scores["score"]
+            self.export(network, self.out.with_suffix(".best.safetensors"))
+
+    def export(self, network: Network, path: Path) -> None:
+        """Write a weights file."""
+        state, recipe = network.state_dict(), self.recipe
+        tensors = {k: v.float().cpu().contiguous().numpy() for k, v in state.items() if "num_batches" not in k}
+        length = {"steps": self.state.step, "crops": self.state.crops, "hours": round(self.state.seconds / 3600, 3)}
+        card = Card(
+            name=path.name.split(".")[0],
+            architecture=network.architecture,
+            diameter=recipe.diameter,
+            licence=recipe.licence,
+            note=recipe.note,
+            sources=self.sources,
+            recipe={**asdict(recipe), **length},
+        )
+        save_weights(path, card, tensors)
+
+    def save(self) -> None:
+        """Write the checkpoint, unless the network has gone bad since the last one."""
+        if not torch.isfinite(self.sums).all():
+            return
+        partial = self.checkpoint.with_name(self.checkpoint.name + ".partial")
+        saved = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimizer")}
+        torch.save({**saved, "progress": asdict(self.state), "seed": self.recipe.seed}, partial)
+        partial.replace(self.checkpoint)
+
+    def _restore(self) -> None:
+        saved = torch.load(self.checkpoint, weights_only=True)
+        if saved["seed"] != self.recipe.seed:
+            raise TrainingError(
+                f"{self.checkpoint} was begun with seed {saved['seed']}, not {self.recipe.seed}: "
+                f"give that seed, or another file to write"
+            )
+        for name in ("network", "average", "optimizer"):
+            getattr(self, name).load_state_dict(saved[name])
+        self.state = Progress(**saved["progress"])
 
 
 def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:
-    """Weight decay only on convolutions and linear maps; norms and biases have no scale to lose."""
+    """Weight decay on convolutions and linear maps; with AdamW not on norms and biases, which have no scale to lose."""
     decayed = [p for p in network.parameters() if p.ndim > 1]
     plain = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [
-        {"params": decayed, "weight_decay": recipe.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
     if recipe.optimizer == "sgd":
-        groups[1]["weight_decay"] = recipe.weight_decay
-        return torch.optim.SGD(groups, recipe.learning_rate, momentum=0.9)
+        return torch.optim.SGD(decayed + plain, recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay)
+    groups = [{"params": decayed, "weight_decay": recipe.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, recipe.learning_rate, foreach=True)
 
 
-@torch.no_grad()
-def _update_average(average: Network, network: Network, decay: float, step: int) -> None:
-    decay = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.parameters()), list(network.parameters()), 1 - decay)
-
-
-@torch.no_grad()
-def _with_norms(average: Network, batches: Batches, recipe: Recipe) -> Network:
-    """A copy of the averaged network whose batch-norm statistics are its own, from a fixed set of batches."""
-    network = deepcopy(average).train()
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    device = next(network.parameters()).device
-    for module in norms:
-        module.reset_running_stats()
-        module.momentum = None  # a plain mean over the batches
-    for step in range(_NORM_BATCHES):
-        image, _ = batches.draw(-1 - step + 2**40)
-        with torch.autocast(device.type, torch.bfloat16):
-            network(torch.from_numpy(image).to(device).contiguous(memory_format=torch.channels_last))
-    return network.eval()
-
-
-def _validate(network: Network, validate: Validate, state: Progress, log: _Log, out: Path, recipe: Recipe) -> None:
-    scores = validate(network)
-    log.line(state, **{f"validation_{key}": value for key, value in scores.items()})
-    if scores["score"] > state.best:
-        state.best = scores["score"]
-        _export(network, out.with_suffix(".best.safetensors"), recipe, state)
-
-
-def _export(network: Network, path: Path, recipe: Recipe, state: Progress) -> None:
-    tensors = {
-        k: v.float().cpu().contiguous().numpy() for k, v in network.state_dict().items() if "num_batches" not in k
-    }
-    record = {
-        **asdict(recipe),
-        "steps": state.step,
-        "crops": state.crops,
-        "hours": round(state.seconds / 3600, 3),
-    }
-    card = Card(
-        name=path.name.split(".")[0],
-        architecture=network.architecture,
-        diameter=recipe.diameter,
-        recipe=record,
-    )
-    save_weights(path, card, tensors)
-
-
-def _save_checkpoint(
-    path: Path,
-    network: Network,
-    average: Network,
-    optimizer: torch.optim.Optimizer,
-    state: Progress,
-    recipe: Recipe,
-) -> None:
-    partial = path.with_name(path.name + ".partial")
-    torch.save(
-        {
-            "network": network.state_dict(),
-            "average": average.state_dict(),
-            "optimizer": optimizer.state_dict(),
-            "progress": asdict(state),
-            "seed": recipe.seed,
-        },
-        partial,
-    )
-    partial.replace(path)
-
-
-def _restore(
-    path: Path,
-    network: Network,
-    average: Network,
-    optimizer: torch.optim.Optimizer,
-    state: Progress,
-    recipe: Recipe,
-) -> None:
-    saved = torch.load(path, weights_only=True)
-    if saved["seed"] != recipe.seed:
-        raise TrainingError(
-            f"{path} was begun with seed {saved['seed']}, not {recipe.seed}: give that seed or another --out"
-        )
-    network.load_state_dict(saved["network"])
-    average.load_state_dict(saved["average"])
-    optimizer.load_state_dict(saved["optimizer"])
-    for key, value in saved["progress"].items():
-        setattr(state, key, value)
+@contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Two processes that train the same file would spoil each other's checkpoint."""
+    try:
+        import fcntl
+    except ImportError:  # Windows has no such lock
+        yield
+        return
+    path = out.with_suffix(".lock")
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise TrainingError(
+                f"{out} is being trained by another process: wait for it or write another file"
+            ) from error
+        yield
+    path.unlink(missing_ok=True)

@@ -9,19 +9,23 @@ from dataclasses import dataclass, replace
 class Recipe:
     """All settings of a training run.
 
-    Length is `minutes` of training time (summed over resumed sessions) or `epochs`, one of them 0. `schedule` is a tuple
-    of (part of the run at which it starts, crop size in pixels, crops per batch). Learning rate: linear warm-up over
-    `warmup` steps, constant, linear to 0 over the last `cooldown` part of the run ("halving" is the paper's schedule).
-    Probabilities are per crop. Sizes and scales are relative to the model's object diameter.
+    Length is `minutes` of training (summed over resumed sessions) or `epochs`, one of them 0. `schedule` is a tuple of
+    (part of the run at which it starts, crop size in pixels, crops per batch). Learning rate: linear warm-up over
+    `warmup` steps (0: over `warm_part` of the run), constant, linear to 0 over the last `cooldown` part of the run
+    ("halving" is the paper's schedule). Probabilities are per crop. Sizes and scales are relative to the model's object
+    diameter.
     """
 
     name: str = "default"
+    licence: str = ""
+    note: str = ""
     minutes: float = 120.0
     epochs: int = 0
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     warmup: int = 500
+    warm_part: float = 0.02
     cooldown: float = 0.2
     decay: str = "linear"
     average: float = 0.999
@@ -52,13 +56,17 @@ class Recipe:
 NON_COMMERCIAL = ("sartorius",)
 UNCLEAR_TERMS = ("isbi2009", "neuroblastoma")
 
-_GENERAL = Recipe(name="general", exclude=NON_COMMERCIAL)
+_GENERAL = Recipe(name="general", exclude=NON_COMMERCIAL, licence="BSD-3-Clause")
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
     "general": _GENERAL,
     "strict": replace(_GENERAL, name="strict", exclude=NON_COMMERCIAL + UNCLEAR_TERMS),
-    "research": Recipe(name="research"),
+    "research": Recipe(
+        name="research",
+        licence="non-commercial use only",
+        note="this model was also trained on competition data that allow non-commercial use only",
+    ),
     # Paper, "Training" and "Image augmentations for training", to the letter.
     "paper": Recipe(
         name="paper",
@@ -68,6 +76,7 @@ RECIPES: dict[str, Recipe] = {
         learning_rate=0.2,
         weight_decay=1e-5,
         decay="halving",
+        warmup=0,
         average=0.0,
         schedule=((0.0, 224, 8),),
         on_object=0.0,
