@@ -1,0 +1,123 @@
+"""The rival's side of the comparison: Cellpose as its users call it, in its own environment; run as a worker.
+
+Imports nothing of this package but workers.py.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from cellpose import core, dynamics, models
+from workers import serve
+
+CPU = torch.device("cpu")
+MODELS: dict[str, Any] = {}
+
+
+def about() -> Mapping[str, Any]:
+    """Versions and threads."""
+    versions = {name: importlib.metadata.version(name) for name in ("cellpose", "torch", "numba", "numpy")}
+    return {**versions, "threads": str(torch.get_num_threads())}
+
+
+def load(name: str, model: str) -> None:
+    """Load NAME.pth, and NAME_size.npy where it is there, from the folder and stem that `model` is."""
+    from pathlib import Path
+
+    network = models.CellposeModel(gpu=False, pretrained_model=f"{model}.pth", diam_mean=30.0)
+    size = Path(f"{model}_size.npy")
+    sizes = models.SizeModel(network, device=CPU, pretrained_size=str(size)) if size.exists() else None
+    MODELS[name] = (network, sizes)
+
+
+def convert(source: str, target: str, size_model: dict[str, Any] | None) -> None:
+    """Write a state dict (npz of arrays by upstream's names) and a size model in upstream's own files."""
+    with np.load(source) as file:
+        torch.save({name: torch.from_numpy(file[name]) for name in file.files}, f"{target}.pth")
+    if size_model:
+        coefficients = np.asarray(size_model["coefficients"], np.float32)
+        parameters = {
+            "A": coefficients,
+            "smean": np.zeros_like(coefficients),
+            "diam_mean": 30.0,
+            "ymean": float(size_model["intercept"]),
+        }
+        np.save(f"{target}_size.npy", parameters, allow_pickle=True)
+
+
+def raw(tiles: np.ndarray, name: str) -> Mapping[str, Any]:
+    """The network's answers without the conversion for the processor, to compare numbers."""
+    network = MODELS[name][0].net
+    used, network.mkldnn = network.mkldnn, False
+    with torch.no_grad():
+        maps, style = network.eval()(torch.from_numpy(tiles))[:2]
+    network.mkldnn = used
+    return {"maps": maps.numpy(), "style": style.numpy()}
+
+
+def network(tiles: np.ndarray, name: str) -> Mapping[str, Any]:
+    """The network alone, as its pipeline runs a batch of tiles."""
+    maps, style = core._forward(MODELS[name][0].net, tiles)
+    return {"maps": maps, "style": style}
+
+
+def flows_to_labels(maps: np.ndarray, logit: np.ndarray) -> Mapping[str, Any]:
+    """Dynamics with quality control; maps are 5 x flow."""
+    return _labels(maps, logit, niter=200)
+
+
+def labels_to_flows(labels: np.ndarray) -> Mapping[str, Any]:
+    """Flows of labels."""
+    return {"flow": dynamics.masks_to_flows(labels, device=CPU)}
+
+
+def segment(image: np.ndarray, name: str, diameter: float | None) -> Mapping[str, Any]:
+    """The whole pipeline; without a diameter the size model comes first, as in `models.Cellpose`."""
+    network, sizes = MODELS[name]
+    picture, channels = _picture(image)
+    if diameter is None:
+        diameter = float(sizes.eval(picture, channels=channels)[0])
+    return {
+        "labels": network.eval(picture, channels=channels, diameter=diameter)[0].astype(np.int32),
+        "diameter": diameter,
+    }
+
+
+def stand_in(image: np.ndarray, maps: np.ndarray, logit: np.ndarray, name: str, diameter: float) -> Mapping[str, Any]:
+    """The whole pipeline, but labels are made from the given maps: for networks that are not trained."""
+    network = MODELS[name][0]
+    picture, channels = _picture(image)
+    network.eval(picture, channels=channels, diameter=diameter, compute_masks=False)
+    return _labels(maps, logit, niter=int(200 * diameter / 30))
+
+
+def _labels(maps: np.ndarray, logit: np.ndarray, niter: int) -> Mapping[str, Any]:
+    labels = dynamics.resize_and_compute_masks(maps, logit, niter=niter, device=CPU)
+    return {"labels": labels.astype(np.int32)}
+
+
+def _picture(image: np.ndarray) -> tuple[np.ndarray, list[int]]:
+    """(C, Y, X) as (Y, X), or as (Y, X, 3) with its channel numbers counted from 1."""
+    if len(image) == 1:
+        return image[0], [0, 0]
+    picture = np.zeros((*image.shape[1:], 3), image.dtype)
+    picture[..., : len(image[:3])] = np.moveaxis(image[:3], 0, -1)
+    return picture, [1, 2]
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    serve(
+        {
+            function.__name__: function
+            for function in (
+                *(about, load, convert, raw, network, flows_to_labels, labels_to_flows),
+                *(segment, stand_in),
+            )
+        }
+    )

@@ -1,0 +1,141 @@
+"""The rival: its own environment, and our weights under its names.
+
+`python benchmarks/upstream.py` sets the environment up and checks that both programs' networks give the same numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from workers import Worker, stage
+
+from cellbasin.weights import Architecture, load_weights
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+DEFAULT_ENVIRONMENT = ROOT / ".venv-cellpose"
+# numpy: the newest that cellpose 3.1.1.3 allows; torch: the same version as our training uses.
+PACKAGES = ("torch==2.13.0", "cellpose==3.1.1.3", "numpy==2.0.2")
+DIAMETER = 30.0
+TOLERANCE = 1e-4
+
+
+def set_up(folder: Path = DEFAULT_ENVIRONMENT) -> Path:
+    """Make the rival's environment where it is not there yet and return its Python.
+
+    Raises subprocess.CalledProcessError when pip cannot install it.
+    """
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    done = folder / "cellpose-installed"
+    if done.exists() and done.read_text() == "\n".join(PACKAGES):
+        return python
+    print(f"setting up {', '.join(PACKAGES)} in {folder} ...", file=sys.stderr)
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
+    done.write_text("\n".join(PACKAGES))
+    return python
+
+
+def start_theirs(python: Path, folder: Path) -> Worker:
+    """A process of the rival."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    return Worker([python, HERE / "theirs.py"], folder, environment)
+
+
+def start_ours(folder: Path, **environment: str) -> Worker:
+    """A process of this package."""
+    return Worker([sys.executable, HERE / "ours.py"], folder, {**os.environ, **environment})
+
+
+def upstream_names(architecture: Architecture) -> dict[str, str]:
+    """Our tensor names → upstream's, for networks of the paper's kind.
+
+    >>> upstream_names(Architecture(stem=1, refine=0))["up.0.style.0.weight"]
+    'upsample.up.res_up_0.conv.conv_1.full.weight'
+    """
+    if architecture.stem != 1 or architecture.refine:
+        raise ValueError(f"{architecture} has no counterpart upstream: expected stem=1 and refine=0")
+    names = {}
+    for ours, pattern in _places(len(architecture.channels)).items():
+        for part in ("weight", "bias", "running_mean", "running_var"):
+            names[f"{ours}.norm.{part}"] = f"{pattern.format(0)}.{part}"
+        last = 1 if ours.endswith("project") else 2  # no ReLU between norm and projection
+        for part in ("weight", "bias"):
+            names[f"{ours}.conv.{part}"] = f"{pattern.format(last)}.{part}"
+    for n in range(len(architecture.channels)):
+        for k in range(3):
+            for part in ("weight", "bias"):
+                names[f"up.{n}.style.{k}.{part}"] = f"upsample.up.res_up_{n}.conv.conv_{k + 1}.full.{part}"
+    return names
+
+
+def _places(scales: int) -> dict[str, str]:
+    """Our blocks of norm and convolution → upstream's, with a place for the number of the layer in it."""
+    places = {"output": "output.{}"}
+    for n in range(scales):
+        for side, theirs in (("down", f"downsample.down.res_down_{n}"), ("up", f"upsample.up.res_up_{n}")):
+            places[f"{side}.{n}.project"] = theirs + ".proj.{}"
+            for k in range(4):
+                inner = ".conv" if side == "up" and k else ""
+                places[f"{side}.{n}.conv.{k}"] = f"{theirs}.conv.conv_{k}{inner}" + ".{}"
+    return places
+
+
+def upstream_state(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The state dict of upstream's CPnet that computes what our network with these tensors computes."""
+    names = upstream_names(architecture)
+    if names.keys() != tensors.keys():
+        raise ValueError(f"tensors without counterpart upstream: {sorted(names.keys() ^ tensors.keys())}")
+    state = {names[key]: np.ascontiguousarray(value, np.float32) for key, value in tensors.items()}
+    diameter = np.array([DIAMETER], np.float32)
+    return {**state, "diam_mean": diameter, "diam_labels": diameter}
+
+
+def export(theirs: Worker, weights_file: str | Path, target: Path) -> None:
+    """Write one of our weights files as upstream's TARGET.pth and TARGET_size.npy."""
+    weights = load_weights(weights_file)
+    state = stage(theirs.folder, "state", **upstream_state(weights.card.architecture, weights.tensors))
+    theirs.call("convert", source=str(state), target=str(target), size_model=dict(weights.card.size_model) or None)
+
+
+def largest_difference(ours: Worker, theirs: Worker, weights_file: Path, seed: int = 0) -> float:
+    """Largest difference of the two float32 networks' outputs, relative to the outputs' spread."""
+    target = theirs.folder / "verify"
+    export(theirs, weights_file, target)
+    theirs.call("load", name="verify", model=str(target))
+    ours.call("load", name="verify", model=str(weights_file), precision="float32")
+    tiles = np.random.default_rng(seed).random((2, 2, 96, 128), np.float32)
+    path = stage(ours.folder, "verify-tiles", tiles=tiles)
+    mine = ours.call("network", path, keep=True, name="verify").arrays
+    differences = []
+    for op in ("raw", "network"):
+        other = theirs.call(op, path, keep=True, name="verify").arrays
+        differences += [np.abs(mine[key] - other[key]).max() / other[key].std() for key in ("maps", "style")]
+    return float(max(differences))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rival-env", type=Path, default=DEFAULT_ENVIRONMENT)
+    parser.add_argument("--weights", type=Path, help="one of our paper-architecture files; default: random weights")
+    arguments = parser.parse_args()
+    python = set_up(arguments.rival_env)
+    with tempfile.TemporaryDirectory() as folder, start_ours(Path(folder)) as ours:
+        file = arguments.weights or Path(folder) / "random.safetensors"
+        if not arguments.weights:
+            ours.call("random_weights", path=str(file), network="paper", seed=1)
+        with start_theirs(python, Path(folder)) as theirs:
+            found = largest_difference(ours, theirs, file)
+    print(f"largest difference {found:.1e} of the outputs' spread (allowed: {TOLERANCE:.0e})")
+    return 0 if found <= TOLERANCE else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
