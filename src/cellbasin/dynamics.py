@@ -17,6 +17,7 @@ from cellbasin.parallel import parallel_map
 
 _DENSE = 3  # end points that a place needs to belong to a basin (paper)
 _STILL = 0.02  # a pixel has arrived when its steps are shorter than this part of the full step
+_CERTAIN = 0.97**2
 _APART = 0.5  # flows that part by more than this between neighbouring places belong to two basins
 _CHUNK = 1 << 16  # pixels
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -173,10 +174,12 @@ def _basins(
 
     if not all(parallel_map(collect, chunks)):
         raise ValueError("flow or probability holds values that are not finite (NaN or infinity)")
-    parallel_map(lambda chunk: _follow(field, shape3, step, steps, *chunk, ends), chunks)
-    basins = _agglomerate(ends, field, shape3)
-    parallel_map(lambda chunk: _assign(ends[chunk[0] * shape3[2] : chunk[1] * shape3[2]], basins), chunks)
-    return ends.astype(np.int32, copy=False).reshape(shape)
+    parallel_map(lambda chunk: _successors(field, shape3, *chunk, ends), chunks)
+    stops = _stops(ends)
+    parallel_map(lambda chunk: _follow(field, shape3, step, steps, *chunk, stops, ends), chunks)
+    basins = _agglomerate(stops, ends, field, shape3)
+    parallel_map(lambda chunk: _assign(*(n * shape3[2] for n in chunk), ends, basins, stops), chunks)
+    return stops.astype(np.int32, copy=False).reshape(shape)
 
 
 @_jit
@@ -196,19 +199,64 @@ def _collect(flow, probability, threshold, first, last, field):  # type: ignore[
     return finite
 
 
+# Where the flow is certain, as long as 1, a pixel moves to the neighbour that it points to, as do all pixels that come by:
+# such paths are followed once, and exactly, however thin the object. Only from where they stop are steps interpolated.
+
+
 @_jit
-def _follow(field, shape, step, steps, first, last, ends):  # type: ignore[no-untyped-def]
-    """Let the pixels of some rows follow the flow; `ends` gets the flat index of the pixel where each ends, -1 outside."""
+def _successors(field, shape, first, last, following):  # type: ignore[no-untyped-def]
+    """Write the flat index of the pixel that each pixel of some rows moves to: itself where uncertain, -1 outside."""
+    dims = field.shape[3] - 1
+    for row in range(first, last):
+        z, y = row // shape[1], row % shape[1]
+        for x in range(shape[2]):
+            here = field[z, y, x]
+            i = row * shape[2] + x
+            following[i] = i if here[dims] else -1
+            fz, fy, fx = (here[0] if dims == 3 else np.float32(0)), here[dims - 2], here[dims - 1]
+            if fz * fz + fy * fy + fx * fx < _CERTAIN:
+                continue
+            az, ay, ax = z + int(np.rint(fz)), y + int(np.rint(fy)), x + int(np.rint(fx))
+            inside = 0 <= az < shape[0] and 0 <= ay < shape[1] and 0 <= ax < shape[2]
+            if inside and field[az, ay, ax, dims]:
+                following[i] = (az * shape[1] + ay) * shape[2] + ax
+
+
+@_jit
+def _stops(following):  # type: ignore[no-untyped-def]
+    """Return where every pixel stops: a pixel that moves no further or the first pixel of a cycle; -1 outside."""
+    unknown, current = -2, -3
+    stops = np.full(following.size, unknown, following.dtype)
+    for start in range(following.size):
+        if following[start] < 0:
+            stops[start] = -1
+        i = start
+        while stops[i] == unknown:
+            stops[i] = current
+            i = following[i]
+        stop = stops[i]
+        if stop == current:
+            stop, j = i, following[i]
+            while j != i:
+                stop, j = min(stop, j), following[j]
+        i = start
+        while stops[i] == current:
+            stops[i] = stop
+            i = following[i]
+    return stops
+
+
+@_jit
+def _follow(field, shape, step, steps, first, last, stops, ends):  # type: ignore[no-untyped-def]
+    """Write to `ends` the flat index of the pixel where the flow leads from each stop in some rows."""
     dims = field.shape[3] - 1
     still = (_STILL * step) ** 2
     for row in range(first, last):
         for x in range(shape[2]):
-            z, y = row // shape[1], row % shape[1]
             i = row * shape[2] + x
-            if field[z, y, x, dims] == 0:
-                ends[i] = -1
+            if stops[i] != i:
                 continue
-            pz, py, px, length = float(z), float(y), float(x), step
+            pz, py, px, length = float(row // shape[1]), float(row % shape[1]), float(x), step
             oz = oy = ox = 0.0
             for _ in range(steps):
                 fz, fy, fx = _sample2(field, py, px) if dims == 2 else _sample3(field, pz, py, px)
@@ -259,12 +307,12 @@ def _sample3(field, z, y, x):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _agglomerate(ends, field, shape):  # type: ignore[no-untyped-def]
+def _agglomerate(stops, ends, field, shape):  # type: ignore[no-untyped-def]
     """Number the basins: neighbouring places where enough pixels end, unless the flow parts between them. Flat int32."""
-    counts = np.zeros(ends.size, np.int32)
-    for end in ends:
-        if end >= 0:
-            counts[end] += 1
+    counts = np.zeros(stops.size, np.int32)
+    for stop in stops:
+        if stop >= 0:
+            counts[ends[stop]] += 1
     basins = np.zeros(ends.size, np.int32)
     queue = np.empty(np.sum(counts >= _DENSE), np.int64)
     n = 0
@@ -278,7 +326,26 @@ def _agglomerate(ends, field, shape):  # type: ignore[no-untyped-def]
         while head < tail:
             tail = _spread(queue[head], counts, field, shape, basins, queue, tail)
             head += 1
-    return basins
+    return _absorb(counts, basins, shape)
+
+
+@_jit
+def _absorb(counts, basins, shape):  # type: ignore[no-untyped-def]
+    """Add the places with few end points to the basin of their densest neighbour, if it has one."""
+    result = basins.copy()
+    for i in range(counts.size):
+        if counts[i] == 0 or basins[i] > 0:
+            continue
+        z, y, x = i // (shape[1] * shape[2]), i // shape[2] % shape[1], i % shape[2]
+        best = 0
+        for az in range(max(z - 1, 0), min(z + 2, shape[0])):
+            for ay in range(max(y - 1, 0), min(y + 2, shape[1])):
+                for ax in range(max(x - 1, 0), min(x + 2, shape[2])):
+                    j = (az * shape[1] + ay) * shape[2] + ax
+                    if basins[j] > 0 and counts[j] > best:
+                        best = counts[j]
+                        result[i] = basins[j]
+    return result
 
 
 @_jit
@@ -304,10 +371,10 @@ def _spread(i, counts, field, shape, basins, queue, tail):  # type: ignore[no-un
 
 
 @_jit
-def _assign(ends, basins):  # type: ignore[no-untyped-def]
-    """Replace every end point by its basin."""
-    for i in range(ends.size):
-        ends[i] = basins[ends[i]] if ends[i] >= 0 else 0
+def _assign(first, last, ends, basins, stops):  # type: ignore[no-untyped-def]
+    """Replace the stops of some pixels by the basins that they lead to."""
+    for i in range(first, last):
+        stops[i] = basins[ends[stops[i]]] if stops[i] >= 0 else 0
 
 
 @_jit

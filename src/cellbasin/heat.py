@@ -297,10 +297,13 @@ def _write_directions(  # type: ignore[no-untyped-def]
             _normalise(landscape[row : row + n], vz, vy, vx)
             for x in range(n):
                 i = row + x
-                j = i + strides[0] * int(np.rint(vz[x])) + strides[1] * int(np.rint(vy[x])) + int(np.rint(vx[x]))
+                j = _target(i, vz[x], vy[x], vx[x], strides)
                 leads_up = (inside[j] != 0) & (heat[j] > heat[i] * (1 + _TIE)) & (heat[i] >= _FAINT)
-                if inside[i] and not leads_up and not np.any(sources == i):
-                    vectors[:, x] = _to_best_neighbour(i, inside, heat, distance, strides, neighbours)
+                if inside[i] and not leads_up:
+                    if not np.any(sources == i):
+                        vectors[:, x] = _to_best_neighbour(i, inside, heat, distance, strides, neighbours)
+                    elif inside[j] == 0:
+                        vectors[:, x] = 0
             here = inside[row : row + n]
             for axis in range(dims):
                 target = flow[axis, z + box[0], y + box[1], box[2] : box[5] + 1]
@@ -333,6 +336,13 @@ def _write(values, inside, out):  # type: ignore[no-untyped-def]
 
 
 @_jit
+def _target(i, z, y, x, strides):  # type: ignore[no-untyped-def]
+    """Return the pixel that a unit vector leads to from the middle of pixel i, as precise as flows are stored."""
+    z, y, x = np.rint(np.float32(z)), np.rint(np.float32(y)), np.rint(np.float32(x))
+    return i + strides[0] * int(z) + strides[1] * int(y) + int(x)
+
+
+@_jit
 def _height(j, heat, distance):  # type: ignore[no-untyped-def]
     return heat[j] if heat[j] >= _FAINT else -float(distance[j])
 
@@ -356,7 +366,7 @@ def _to_best_neighbour(i, inside, heat, distance, strides, neighbours):  # type:
             z, y, x = z + units[k, 0], y + units[k, 1], x + units[k, 2]
     length = np.sqrt(z * z + y * y + x * x)
     if length > _FLAT:
-        j = i + strides[0] * int(np.rint(z / length)) + strides[1] * int(np.rint(y / length)) + int(np.rint(x / length))
+        j = _target(i, z / length, y / length, x / length, strides)
         if inside[j] and _height(j, heat, distance) > here:
             return np.array([z / length, y / length, x / length])
     return units[chosen].copy()
