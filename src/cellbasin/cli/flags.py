@@ -126,5 +126,10 @@ class ModelFlags:
 ModelOption = Annotated[ModelFlags | None, Parameter(name="*")]
 JsonOption = Annotated[
     str | None,
-    Parameter(name="--json", metavar="FILE", help="Write results for machines to this file; - is stdout."),
+    Parameter(
+        name="--json",
+        metavar="FILE",
+        allow_leading_hyphen=True,
+        help="Write results for machines to this file; - is stdout.",
+    ),
 ]

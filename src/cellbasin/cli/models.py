@@ -101,7 +101,7 @@ def list_models(*, json_file: JsonOption = None) -> int:
     for name, path in sorted(known_models().items()):
         where = "shipped" if path.parent == SHIPPED else "added"
         try:
-            records.append({"name": name, "where": where, **_facts(load_weights(path), path)})
+            records.append({**_facts(load_weights(path), path), "name": name, "where": where})
         except WeightsError as error:
             records.append({"name": name, "where": where, "file": path, "error": str(error)})
     if json_file:
