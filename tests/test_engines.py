@@ -6,6 +6,8 @@ import subprocess
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,10 +22,11 @@ from cellbasin.engines import (
     describe_choice,
     find_hardware,
 )
+from cellbasin.engines.calibration import calibrate
 from cellbasin.engines.openvino import OpenVINOEngine
 from cellbasin.engines.torch import TorchEngine
 from cellbasin.network import build
-from cellbasin.weights import HALF, PAPER, Architecture, Card, Weights, save_weights
+from cellbasin.weights import HALF, PAPER, Architecture, Card, Weights, load_weights, save_weights
 
 torch.set_num_threads(1)  # waits less than two on a busy machine
 
@@ -127,9 +130,7 @@ def test_eight_threads_at_once(half: Weights, engine: str) -> None:
     batches = [random_tiles(1 + n % 3, 2, 32 + 16 * (n % 2), 32, seed=n) for n in range(12)]
     expected = [chosen.run(batch) for batch in batches]
     with ThreadPoolExecutor(8) as pool:
-        for (maps, style), (wanted, wanted_style) in zip(
-            pool.map(chosen.run, batches), expected, strict=True
-        ):
+        for (maps, style), (wanted, wanted_style) in zip(pool.map(chosen.run, batches), expected, strict=True):
             np.testing.assert_array_equal(maps, wanted)
             np.testing.assert_array_equal(style, wanted_style)
 
@@ -170,11 +171,57 @@ def test_wrong_tiles_are_refused(half: Weights, tiles: np.ndarray) -> None:
             engine.run(tiles)
 
 
+@pytest.fixture(scope="module")
+def ranged() -> Weights:
+    shallow = random_weights(Architecture(channels=(32, 64)))
+    crops = random_tiles(6, 2, 64, 64, seed=2) ** 2
+    ranges = calibrate(shallow, crops, tolerance=1e-4)
+    return replace(shallow, card=replace(shallow.card, ranges=ranges))
+
+
+@pytest.mark.skipif("VNNI" not in find_hardware().features, reason="needs a processor with VNNI")
+class TestInt8:
+    def test_most_convolutions_are_calibrated(self, ranged: Weights) -> None:
+        assert 8 <= len(ranged.card.ranges) <= 15
+        assert all(high > 0 for high in ranged.card.ranges.values())
+
+    def test_convolutions_run_in_int8(self, ranged: Weights) -> None:
+        engine = OpenVINOEngine(ranged, "int8")
+        kinds = [
+            operation.get_rt_info()["primitiveType"].value
+            for operation in engine.compiled.get_runtime_model().get_ops()
+            if "onvolution" in operation.get_rt_info()["layerType"].value
+        ]
+        assert sum("I8" in kind for kind in kinds) == len(ranged.card.ranges)
+
+    def test_int8_is_near_float32(self, ranged: Weights) -> None:
+        tiles = random_tiles(2, 2, 96, 64) ** 2
+        maps, style = OpenVINOEngine(ranged, "int8").run(tiles)
+        expected, expected_style = OpenVINOEngine(ranged).run(tiles)
+        assert 0 < np.sqrt(np.mean((maps - expected) ** 2)) / expected.std() < 0.05
+        assert np.abs(style - expected_style).max() < 0.05
+
+    def test_ranges_survive_the_file(self, ranged: Weights, tmp_path: Path) -> None:
+        path = tmp_path / "ranged.safetensors"
+        save_weights(path, ranged.card, ranged.tensors, np.float32)
+        tiles = random_tiles(1, 2, 64, 64)
+        found = OpenVINOEngine(load_weights(path), "int8").run(tiles)[0]
+        np.testing.assert_array_equal(found, OpenVINOEngine(ranged, "int8").run(tiles)[0])
+
+    def test_intolerance_and_progress(self) -> None:
+        told: list[float] = []
+        small = random_weights(Architecture(channels=(16,), refine=0))
+        assert calibrate(small, random_tiles(1, 2, 32, 32), tolerance=0.0, progress=told.append) == {}
+        assert told == sorted(told) and told[-1] == 1
+
+    def test_no_crops(self, half: Weights) -> None:
+        with pytest.raises(ValueError, match="no crops"):
+            calibrate(half, np.zeros((0, 2, 32, 32), np.float32))
+
+
 class TestChoice:
     plain = Card("plain", HALF)
-    ranged = Card(
-        "ranged", HALF, ranges={"down.0.conv.1": 3.0}, scores={"precisions": ["float32", "bf16", "int8"]}
-    )
+    ranged = Card("ranged", HALF, ranges={"down.0.conv.1": 3.0}, scores={"precisions": ["float32", "bf16", "int8"]})
 
     def test_the_written_rule(self) -> None:
         amx = Hardware("p", ("AVX512", "VNNI", "AVX512-BF16", "AMX"))
@@ -203,7 +250,7 @@ class TestChoice:
         assert choose(self.plain, Hardware("p", ("AMX",), gpu="cuda")).precision == "bf16"
         assert choose(self.plain, Hardware("p", gpu="mps")).precision == "float32"
         assert choose(self.plain, Hardware("p", gpu="cuda"), "openvino").engine == "openvino"
-        assert choose(self.ranged, Hardware("p", gpu="cuda"), precision="int8").engine == "openvino"
+        assert choose(self.ranged, Hardware("p", ("VNNI",), gpu="cuda"), precision="int8").engine == "openvino"
 
     @pytest.mark.parametrize(
         ("engine", "precision", "word"),
@@ -212,12 +259,17 @@ class TestChoice:
             ("auto", "half", "unknown precision"),
             ("auto", "int8", "no int8 ranges"),
             ("auto", "bf16", "AMX"),
+            ("openvino", "int8", "ranges"),
             ("torch", "int8", "no int8"),
         ],
     )
     def test_what_cannot_be_is_refused(self, engine: str, precision: str, word: str) -> None:
         with pytest.raises(EngineError, match=word):
             choose(self.plain, Hardware("p", ("AVX2",)), engine, precision)
+
+    def test_int8_needs_vnni(self) -> None:
+        with pytest.raises(EngineError, match="VNNI"):
+            choose(self.ranged, Hardware("p", ("AVX2",)), precision="int8")
 
     def test_missing_engine(self) -> None:
         hardware = Hardware("p", engines={"openvino": "1", "torch": "not installed (pip ...)"})
@@ -245,8 +297,8 @@ def in_fresh_process(script: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_no_network_and_no_torch(half: Weights, tmp_path: object) -> None:
-    path = f"{tmp_path}/random.safetensors"
+def test_no_network_and_no_torch(half: Weights, tmp_path: Path) -> None:
+    path = tmp_path / "random.safetensors"
     save_weights(path, half.card, half.tensors)
     script = """
         import os
@@ -270,4 +322,4 @@ def test_no_network_and_no_torch(half: Weights, tmp_path: object) -> None:
         assert not [link for link in links if "socket" in link], links
         print(maps.shape)
     """
-    assert "(2, 3, 64, 64)" in in_fresh_process(script, path)
+    assert "(2, 3, 64, 64)" in in_fresh_process(script, str(path))

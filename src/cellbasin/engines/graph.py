@@ -100,9 +100,7 @@ class _Graph:
             ops.add(h, ops.multiply(skip, _per_channel(scale))),
             self.style(style, f"{name}.style.0", scale, bias),
         )
-        x = ops.add(
-            self.convolve(ops.relu(h), *self.plain(f"{name}.conv.1"), name=f"{name}.conv.1"), projected
-        )
+        x = ops.add(self.convolve(ops.relu(h), *self.plain(f"{name}.conv.1"), name=f"{name}.conv.1"), projected)
         scale, shift = self.norm(f"{name}.conv.2")
         h = ops.add(ops.multiply(x, _per_channel(scale)), self.style(style, f"{name}.style.1", scale, shift))
         weight, bias = self.folded(name, 2)
@@ -171,9 +169,7 @@ class _Graph:
             for j in (0, 1):
                 kernel[:, :, i : i + 3, j : j + 3] += flipped
         x, filters = self.quantised(x, kernel, name, axis=1)
-        return ops.convolution_backprop_data(
-            x, filters, [2, 2], pads_begin=[1, 1], pads_end=[1, 1], dilations=[1, 1]
-        )
+        return ops.convolution_backprop_data(x, filters, [2, 2], pads_begin=[1, 1], pads_end=[1, 1], dilations=[1, 1])
 
     def quantised(self, x: Node, weight: Array, name: str, axis: int) -> tuple[Node, Node]:
         """Input and weight of a convolution, with fake-quantise nodes where `ranges` has its name."""

@@ -37,7 +37,7 @@ class OpenVINOEngine:
             hint = "bf16"
         graph = build_graph(weights, weights.card.ranges if precision == "int8" else None)
         threads = thread_count()
-        self._compiled = core.compile_model(
+        self.compiled = core.compile_model(
             graph,
             "CPU",
             {
@@ -49,7 +49,7 @@ class OpenVINOEngine:
         )
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(threads):
-            self._requests.put(self._compiled.create_infer_request())
+            self._requests.put(self.compiled.create_infer_request())
 
     def run(self, tiles: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `Engine.run`."""

@@ -23,9 +23,7 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(
-        self, weights: Weights, device: str = "cpu", precision: str = "float32", reason: str = ""
-    ) -> None:
+    def __init__(self, weights: Weights, device: str = "cpu", precision: str = "float32", reason: str = "") -> None:
         self.precision, self.device, self.reason = precision, device, reason
         self.architecture = weights.card.architecture
         self.divisor = self.architecture.divisor
@@ -46,9 +44,7 @@ class TorchEngine:
         return maps, style
 
     def _batch(self, tiles: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(
-            self.device, memory_format=torch.channels_last
-        )
+        batch = torch.from_numpy(np.ascontiguousarray(tiles)).to(self.device, memory_format=torch.channels_last)
         with (
             torch.inference_mode(),
             torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"),
