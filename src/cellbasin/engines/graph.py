@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from openvino import Node
 from openvino import opset13 as ops
 
-from cellbasin.weights import Architecture, Weights
+from cellbasin.engines.shapes import check_tensors
+from cellbasin.weights import Architecture, Weights, WeightsError
 
 Array = NDArray[np.float32]
 EPSILON = 1e-5  # of batch norm
@@ -32,9 +33,15 @@ def build_graph(weights: Weights, ranges: Mapping[str, float] | None = None) -> 
     """A model: image (N, inputs, Y, X) float32 → maps (N, outputs, Y, X) and style (N, channels[-1]).
 
     N, Y and X are free. ranges: upper ends of the int8 ranges by convolution, e.g. {"down.0.conv.1": 4.5};
-    None builds the float graph.
+    None builds the float graph. Raises WeightsError for tensors that do not fit the architecture, and for ranges
+    of convolutions that it does not have or that are not positive numbers.
     """
-    return _Graph(weights, ranges or {}).model()
+    graph = _Graph(weights, ranges or {})
+    model = graph.model()
+    for name, high in graph.ranges.items():
+        if name not in graph.points or not isinstance(high, float) or not 0 < high < np.inf:
+            raise WeightsError(f"model {weights.card.name!r}: {high!r} is not an int8 range of a convolution {name!r}")
+    return model
 
 
 def probe_graph(weights: Weights) -> tuple[ov.Model, list[str]]:
@@ -47,6 +54,7 @@ def probe_graph(weights: Weights) -> tuple[ov.Model, list[str]]:
 
 class _Graph:
     def __init__(self, weights: Weights, ranges: Mapping[str, float]) -> None:
+        check_tensors(weights)
         self.architecture: Architecture = weights.card.architecture
         self.tensors = weights.tensors
         self.ranges = ranges
