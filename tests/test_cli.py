@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -221,6 +219,7 @@ def test_train_a_little(
 ) -> None:
     pytest.importorskip("torch")
     monkeypatch.setattr("cellbasin.training.loop._NORM_BATCHES", 1)
+    monkeypatch.setattr("cellbasin.cli.train._GENERATED", 2)
     monkeypatch.setenv("CELLBASIN_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "mine.safetensors"
     command = ["train", data_set, "--out", out, "--from", small_model, "--epochs", "1", "--exclude", "two"]
@@ -293,13 +292,14 @@ def test_help_starts_fast_and_loads_nothing_heavy() -> None:
         "print([m for m in ('numpy', 'numba', 'openvino', 'torch', 'scipy') if m in sys.modules], "
         "file=sys.stderr)"
     )
-    seconds = math.inf
+    seconds = []  # of computing, which other programs on the machine do not lengthen much
     for _ in range(3):
-        started = time.perf_counter()
+        before = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds = min(seconds, time.perf_counter() - started)
+        after = os.times()
+        seconds.append(sum(after[2:4]) - sum(before[2:4]))
         assert done.stderr.strip() == "[]"
-    assert seconds < (0.5 if "CI" not in os.environ else 2)
+    assert min(seconds) < 0.5
 
 
 def test_python_m_cellbasin() -> None:
