@@ -23,10 +23,14 @@ OURS = "cellbasin"
 
 @dataclass(frozen=True)
 class Network:
-    """A weights file of ours. trained: what it finds means something, so that whole pipelines can be compared."""
+    """A weights file of ours.
+
+    trained: what it finds means something, so that whole pipelines can be compared. sized: it has a size model.
+    """
 
     file: str
     trained: bool
+    sized: bool
     architecture: Architecture
     can_int8: bool
 
@@ -78,12 +82,13 @@ class Bench:
             say(f"note: {error}")
             weights = None
         if weights is not None:
-            return Network(str(wanted), True, weights.card.architecture, bool(weights.card.ranges))
+            card = weights.card
+            return Network(str(wanted), True, bool(card.size_model), card.architecture, bool(card.ranges))
         file = self.folder / f"random-{kind}.safetensors"
         with self.start_fresh() as worker:
             worker.call("random_weights", path=str(file), network=kind, seed=1)
         say(f"note: no trained weights for the {kind} network: random ones are timed, what they find means nothing")
-        return Network(str(file), False, PAPER if kind == "paper" else HALF, True)
+        return Network(str(file), False, False, PAPER if kind == "paper" else HALF, True)
 
 
 def stage_ours(folder: Path, name: str, flow: np.ndarray, probability: np.ndarray, **more: np.ndarray) -> Path:

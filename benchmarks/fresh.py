@@ -19,29 +19,27 @@ MIB = 2**20
 
 
 def memory(bench: Bench) -> list[list[str]]:
-    """Peak memory of the whole pipeline with a given diameter: case, ours, theirs, theirs / ours."""
+    """Time and peak memory of the whole pipeline with a given diameter, one image in a fresh process."""
     lines = []
     for size in (512,) if bench.quick else (512, 1024, 2048):
         field = inputs.generated(size)
         maps = (bench.folder, "memory", *inputs.true_maps(field.labels))
         mine, other = stage_ours(*maps, image=field.image), stage_theirs(*maps, image=field.image)
         op = "segment" if bench.default.trained and bench.paper.trained else "stand_in"
-        own = _peak(bench.start_fresh(), bench.default.file, op, mine, field.diameter)[1]
+        own = _peak(bench.start_fresh(), bench.default.file, op, mine, field.diameter)
+        cells = [str(field), f"{own[0]:.2f}", f"{own[1] / MIB:.0f}"]
         worker = bench.start_rival()
-        theirs = _peak(worker, str(bench.folder / "paper"), op, other, field.diameter)[1] if worker else None
-        lines.append(
-            [
-                str(field),
-                f"{own / MIB:.0f}",
-                f"{theirs / MIB:.0f}" if theirs else "",
-                f"{theirs / own:.2f}" if theirs else "",
-            ]
-        )
-        say(f"  {' · '.join(lines[-1])}")
+        if worker:
+            theirs = _peak(worker, str(bench.folder / "paper"), op, other, field.diameter)
+            cells += [f"{theirs[0]:.2f}", f"{theirs[1] / MIB:.0f}"]
+            cells += [f"{theirs[0] / own[0]:.1f}×", f"{theirs[1] / own[1]:.2f}×"]
+        lines.append(cells)
+        say(f"  {' · '.join(cells)}")
     return lines
 
 
 def _peak(worker: Worker, model: str, op: str, path: Path, diameter: float) -> tuple[float, int]:
+    """Seconds and bytes; compiled code comes from its cache, the model is loaded before."""
     with worker:
         worker.call("load", name="model", model=model)
         seconds = worker.call(op, path, name="model", diameter=diameter).seconds
@@ -134,7 +132,8 @@ def _scale_line(bench: Bench, field: inputs.Field) -> list[str]:
 
 def memory_table(lines: list[list[str]]) -> str:
     """Markdown."""
-    return markdown(["peak memory, whole pipeline", f"{OURS} MiB", f"{THEIRS} MiB", "rival / ours"], lines)
+    columns = [f"{OURS} s", f"{OURS} MiB", f"{THEIRS} s", f"{THEIRS} MiB", "time: rival / ours", "memory: rival / ours"]
+    return markdown(["whole pipeline, given diameter", *columns[: len(lines[0]) - 1]], lines)
 
 
 def scaling_table(lines: list[list[str]]) -> str:

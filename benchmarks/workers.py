@@ -47,7 +47,7 @@ def _answer(operation: Operation, request: dict[str, Any], loaded: dict[tuple[st
     result = operation(**arrays, **request["args"]) or {}
     seconds = time.perf_counter() - started
     if request["keep"]:
-        np.savez(request["keep"], **{name: np.asarray(value) for name, value in result.items()})
+        np.savez(request["keep"], **{name: np.asarray(value) for name, value in result.items()})  # type: ignore[arg-type]
     return {"seconds": seconds}
 
 

@@ -1,0 +1,194 @@
+"""Accuracy on the test split: scores by source, the ten worst images with their pictures, objects where there are none.
+
+    python benchmarks/accuracy.py                              the shipped model, automatic diameter
+    python benchmarks/accuracy.py --model FILE --limit 3       at most three images of each source
+
+The data set is found through CELLBASIN_DATA, else beside the project. Results go to output/accuracy/, which is not
+tracked: pictures of other people's images are not for the repository.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from bench import markdown, say
+from inputs import data_root
+from PIL import Image as Pillow
+from PIL import ImageDraw
+
+from cellbasin.evaluation import (
+    Evaluation,
+    ImageScore,
+    channels_of,
+    evaluate,
+    limit_per_source,
+    read_pair,
+)
+from cellbasin.generator import generate
+from cellbasin.io import Record, display, read_index
+from cellbasin.labels import boundaries
+from cellbasin.metrics import summarise
+from cellbasin.model import Model, load_model
+from cellbasin.version import VERSION
+
+OUTPUT = Path(__file__).parent.parent / "output" / "accuracy"
+SHOWN = (0.5, 0.75, 0.9)
+IGNORE = 65535
+WORST = 10
+YELLOW, RED, GRAY = (255, 220, 0), (255, 40, 40), (90, 90, 90)
+SIDE = 512  # pixels of the fields without cells
+
+
+def main() -> int:
+    arguments = _arguments()
+    model = load_model(arguments.model, engine=arguments.engine, precision=arguments.precision)
+    engine = model.engines[0]
+    name = f"model {model.card.name} ({model.weights[0].sha256[:12]})"
+    title = f"cellbasin {VERSION}, {name}, {engine.name} {engine.precision}"
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    report = [f"{title}, diameter {arguments.diameter}\n"]
+    results: dict[str, object] = {"about": report[0].strip()}
+    if (data_root() / "index.csv").is_file():
+        records = read_index(data_root(), arguments.split)
+        records = limit_per_source(records, arguments.limit) if arguments.limit else records
+        found = _evaluate(model, records, arguments.diameter)
+        results["evaluation"] = found.as_dict()
+        report += [source_table(found), worst_images(model, records, found, arguments.diameter, arguments.out)]
+    else:
+        say(f"scores on real images: skipped, no data set in {data_root()} (set CELLBASIN_DATA)")
+    fields = empty_fields(model, arguments.fields)
+    results["empty_fields"] = fields
+    report.append(empty_table(fields))
+    text = "\n".join(report)
+    (arguments.out / "accuracy.md").write_text(text)
+    (arguments.out / "accuracy.json").write_text(json.dumps(results, indent=1))
+    print(text)
+    say(f"written to {arguments.out}")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="general", help="a shipped model or a weights file")
+    parser.add_argument("--engine", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--diameter", default="auto", choices=("auto", "true"))
+    parser.add_argument("--limit", type=int, help="at most so many images of each source")
+    parser.add_argument("--fields", type=int, default=10, help="fields without cells of each kind")
+    parser.add_argument("--out", type=Path, default=OUTPUT)
+    return parser.parse_args()
+
+
+def _evaluate(model: Model, records: Sequence[Record], diameter: str) -> Evaluation:
+    started = time.perf_counter()
+    done = 0
+
+    def report(*_: object) -> None:
+        nonlocal done
+        done += 1
+        if done % 20 == 0:
+            say(f"{done} of {len(records)} images, {time.perf_counter() - started:.0f} s")
+
+    return evaluate(model, records, diameter=diameter, report=report)
+
+
+def source_table(found: Evaluation) -> str:
+    """AP by source, with 95 % bootstrap intervals, and over images and sources."""
+    places = [found.thresholds.index(threshold) for threshold in SHOWN]
+    lines = []
+    for source in found.sources:
+        part = found.of(source)
+        values = np.array([image.average_precision for image in part.images])[:, places]
+        scores = summarise(values, [source] * len(values), SHOWN)
+        ratio = part.summary()["median_abs_log2_diameter"]
+        lines.append([source, str(len(values)), *map(str, scores.over_images), f"{ratio:.2f}"])
+    over_images, over_sources = zip(*(found.at(threshold) for threshold in SHOWN), strict=True)
+    lines.append(["**mean over images**", str(len(found.images)), *map(str, over_images), ""])
+    lines.append(["**mean over sources** with five images or more", "", *map(str, over_sources), ""])
+    header = ["source", "images", *(f"AP@{threshold}" for threshold in SHOWN), "median error of diameter, log2"]
+    return f"## Scores by source, with 95 % bootstrap intervals\n\n{markdown(header, lines)}\n"
+
+
+def worst_images(model: Model, records: Sequence[Record], found: Evaluation, diameter: str, out: Path) -> str:
+    """Write a picture of each of the images with the lowest AP@0.5 and list them."""
+    place = found.thresholds.index(0.5)
+    paired = sorted(zip(found.images, records, strict=True), key=lambda pair: pair[0].average_precision[place])
+    for old in out.glob("worst-*.png"):
+        old.unlink()
+    lines = []
+    for number, (score, record) in enumerate(paired[:WORST], start=1):
+        path = out / f"worst-{number:02d}-{score.source}-{score.name[:40]}.png"
+        _picture(model, record, score, diameter).save(path)
+        counts = (score.tp[place], score.fp[place], score.fn[place])
+        values = [f"{score.average_precision[place]:.3f}", *map(str, counts)]
+        lines.append(
+            [f"{score.source}/{score.name}", *values, f"{score.true_diameter:.0f}", f"{score.diameter:.0f}", path.name]
+        )
+    header = ["image", "AP@0.5", "TP", "FP", "FN", "true diameter", "used", "picture"]
+    return f"## The {len(lines)} worst images\n\n{markdown(header, lines)}\n"
+
+
+def _picture(model: Model, record: Record, score: ImageScore, diameter: str) -> Pillow.Image:
+    """Left the truth in yellow (not annotated: gray), right what was found in red."""
+    image, truth = read_pair(record)
+    channels = channels_of(record, image)
+    wanted = score.diameter if diameter == "true" else None
+    predicted = model.segment(image, channels=channels, diameter=wanted).labels
+    base = display(image, channels)
+    left, right = base.copy(), base.copy()
+    left[truth == IGNORE] = left[truth == IGNORE] // 2 + np.uint8(GRAY[0] // 2)
+    left[boundaries(truth, IGNORE)] = YELLOW
+    right[boundaries(predicted)] = RED
+    gap = np.full((base.shape[0], 8, 3), 255, np.uint8)
+    picture = Pillow.fromarray(np.concatenate([left, gap, right], axis=1))
+    counts = f"{truth_count(truth)} true, {predicted.max()} found"
+    text = f"{score.source}/{score.name}: AP@0.5 {score.average_precision[0]:.2f}, {counts}"
+    canvas = Pillow.new("RGB", (picture.width, picture.height + 16), "white")
+    canvas.paste(picture, (0, 16))
+    ImageDraw.Draw(canvas).text((2, 2), text, fill="black")
+    return canvas
+
+
+def truth_count(truth: np.ndarray) -> int:
+    """Annotated objects."""
+    return int(np.setdiff1d(np.unique(truth), (0, IGNORE)).size)
+
+
+def empty_fields(model: Model, count: int) -> dict[str, list[int]]:
+    """Objects found in each of `count` fields of 512² without any: background and dirt of the generator, and noise."""
+    shape = (SIDE, SIDE)
+    kinds: dict[str, Callable[[int], np.ndarray]] = {
+        "background, dirt and noise of every look": lambda seed: generate("empty", shape, seed=seed).image[0],
+        "normal noise": lambda seed: np.random.default_rng(seed).normal(100, 10, shape).astype(np.float32),
+        "photon noise, 2 a pixel": lambda seed: np.random.default_rng(seed).poisson(2.0, shape).astype(np.uint16),
+        "photon noise, 50 a pixel": lambda seed: np.random.default_rng(seed).poisson(50.0, shape).astype(np.uint16),
+        "uniform noise, 8 bits": lambda seed: np.random.default_rng(seed).integers(0, 256, shape, np.uint8),
+        "constant": lambda seed: np.full(shape, seed, np.uint8),
+    }
+    return {kind: [len(model.segment(draw(seed), axes="YX")) for seed in range(count)] for kind, draw in kinds.items()}
+
+
+def empty_table(fields: dict[str, list[int]]) -> str:
+    """False objects per megapixel by kind of field."""
+    megapixels = SIDE**2 / 1e6
+    lines = [
+        [kind, str(len(counts)), f"{np.mean(counts) / megapixels:.2f}", f"{max(counts) / megapixels:.2f}"]
+        for kind, counts in fields.items()
+    ]
+    together = [number for counts in fields.values() for number in counts]
+    lines.append(
+        ["**all**", str(len(together)), f"{np.mean(together) / megapixels:.2f}", f"{max(together) / megapixels:.2f}"]
+    )
+    header = [f"field of {SIDE}²", "fields", "objects per megapixel", "worst field"]
+    return f"## Objects where there are none (automatic diameter)\n\n{markdown(header, lines)}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
