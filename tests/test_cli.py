@@ -16,7 +16,7 @@ from cli_helpers import Run, assert_one_line, image, leftovers, run, save_image,
 from cellbasin.cli.flags import EvaluateFlags, SegmentFlags, options_from
 from cellbasin.generator import generate
 from cellbasin.io import read_labels
-from cellbasin.io.save import OUTPUTS
+from cellbasin.io.outputs import OUTPUTS
 from cellbasin.metrics import average_precision
 from cellbasin.options import Options
 from cellbasin.weights import load_weights, model_names

@@ -66,7 +66,7 @@ def segment(
 
     Results that are there already are replaced, images never. One bad image does not stop the others.
     """
-    from cellbasin.io.save import check_outputs
+    from cellbasin.io.outputs import check_outputs
 
     batch = _Batch(options_from(flags), check_outputs(save), out, quiet, told_on_stderr=json_file == "-")
     batch.find(inputs)
@@ -130,7 +130,7 @@ class _Batch:
                 raise CommandError(_not_writable(folder, error)) from error
 
     def _check_names(self) -> None:
-        from cellbasin.io.save import OUTPUTS
+        from cellbasin.io.outputs import OUTPUTS
 
         inputs = {image.resolve() for image in self.images}
         makers: dict[Path, Path] = {}

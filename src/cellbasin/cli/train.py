@@ -109,7 +109,7 @@ def train(  # noqa: PLR0913
     if written != out:
         print(f"stopped for now; run the same command again to go on ({written})")
         return DONE
-    _fit_size(out, folder, settings, channels)
+    _finish(out, folder, settings, images, channels)
     print(f"wrote {out}")
     return DONE
 
@@ -162,13 +162,10 @@ def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
 
 def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> Callable[[Any], Any] | None:
     from cellbasin.evaluation import limit_per_source, validator
-    from cellbasin.io import ReadError
     from cellbasin.options import Options
-    from cellbasin.training.folder import select_records
 
-    try:
-        records = select_records(folder, "validation", settings.exclude, validation=settings.validation)
-    except ReadError:
+    records = _validation_records(folder, settings)
+    if not records:
         print("too few images to split off a validation part: not validated", flush=True)
         return None
     records = limit_per_source(records, _VALIDATED)
@@ -176,16 +173,28 @@ def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
     return validator(records, diameter=settings.diameter, options=Options(channels=channels))
 
 
-def _fit_size(out: Path, folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> None:
-    """Teach the finished network to tell object sizes (paper, "Size model")."""
+def _validation_records(folder: Path, settings: Recipe) -> list[Any]:
+    from cellbasin.io import ReadError
+    from cellbasin.training.folder import select_records
+
+    try:
+        return select_records(folder, "validation", settings.exclude, validation=settings.validation)
+    except ReadError:
+        return []
+
+
+def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], channels: tuple[int, ...] | None) -> None:
+    """Teach the finished network to tell object sizes, and find out in which precisions it may run."""
+    from cellbasin.training.finish import finish
     from cellbasin.training.folder import read_folder
-    from cellbasin.training.size_fit import fit_size_model
+    from cellbasin.training.plot import plot_log
     from cellbasin.weights import load_weights, save_weights
 
-    print("fitting the size model", flush=True)
     readers = read_folder(folder, "train", settings.exclude, channels, settings.validation)
-    fitted = fit_size_model(load_weights(out), readers, settings.ignore_label, settings.seed)
-    save_weights(out, fitted.card, fitted.tensors)
+    records = _validation_records(folder, settings)
+    done = finish(load_weights(out), images, readers, records, settings, lambda line: print(line, flush=True))
+    save_weights(out, done.card, done.tensors)
+    plot_log(out.with_suffix(".log.jsonl"), out.with_suffix(".log.png"))
 
 
 def _print_line(record: dict[str, Any]) -> None:

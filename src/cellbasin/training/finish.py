@@ -1,0 +1,91 @@
+"""What a trained network still needs before it ships: a size model, int8 ranges, and proof of its precisions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from cellbasin.engines import EngineError
+from cellbasin.engines.calibration import calibrate
+from cellbasin.evaluation import Evaluation, evaluate
+from cellbasin.io import Record
+from cellbasin.metrics import average_precision
+from cellbasin.model import Model
+from cellbasin.training.dataset import Annotated, TrainingImage
+from cellbasin.training.recipe import Recipe
+from cellbasin.training.sampling import Batches, Stage
+from cellbasin.training.size_fit import fit_size_model
+from cellbasin.weights import Weights
+
+_CROPS = 240
+_CROP = 224
+# A precision is a default only if average precision changes by less than this from float32's (at IoU 0.5 and 0.9).
+_ALLOWED = {0.5: 0.003, 0.9: 0.01}
+_AGREEMENT = 0.98  # wanted of bf16 labels against float32's, average precision at IoU 0.9
+Tell = Callable[[str], None]
+
+
+def finish(
+    weights: Weights,
+    images: Sequence[TrainingImage],
+    readers: Sequence[Callable[[], Annotated]],
+    records: Sequence[Record],
+    recipe: Recipe,
+    tell: Tell = lambda line: None,
+) -> Weights:
+    """The weights with all that their card can hold.
+
+    images, readers: the training images, prepared and as readers; records: validation images (none: float32 only).
+    """
+    tell("size model")
+    weights = fit_size_model(weights, readers, recipe.ignore_label, recipe.seed)
+    tell("int8 ranges")
+    card = replace(weights.card, ranges=calibrate(weights, _calibration_crops(images, recipe)))
+    weights = replace(weights, card=card)
+    tell("precisions")
+    return _with_precisions(weights, records, tell)
+
+
+def _calibration_crops(images: Sequence[TrainingImage], recipe: Recipe) -> np.ndarray:
+    """Crops as in training; a batch number that training never reaches."""
+    batches = Batches(images, recipe, 0, lambda step: Stage(_CROP, _CROPS))
+    batches.close()
+    return batches.draw(2**41)[0]
+
+
+def _with_precisions(weights: Weights, records: Sequence[Record], tell: Tell) -> Weights:
+    """Accept the precisions that change nothing that matters on validation images, and write down the proof."""
+    accepted, proof = ["float32"], dict[str, Any]()
+    if records:
+        exact, exact_labels = _score(weights, records, "float32")
+        proof["float32"] = _summary(exact)
+        for precision in ("bf16", "int8"):
+            try:
+                found, labels = _score(weights, records, precision)
+            except EngineError as error:
+                tell(f"{precision}: not checked ({error})")
+                continue
+            agreement = float(
+                np.mean([average_precision(a, b, (0.9,))[0] for a, b in zip(exact_labels, labels, strict=True)])
+            )
+            proof[precision] = _summary(found) | {"agreement_at_0.9": round(agreement, 4)}
+            near = all(abs(found.at(t)[0].mean - exact.at(t)[0].mean) < allowed for t, allowed in _ALLOWED.items())
+            if near and (precision == "int8" or agreement >= _AGREEMENT):
+                accepted.append(precision)
+            tell(f"{precision}: {'accepted' if precision in accepted else 'not accepted'}, {proof[precision]}")
+    scores = weights.card.scores | {"precisions": accepted, "validation": proof}
+    return replace(weights, card=replace(weights.card, scores=scores))
+
+
+def _score(weights: Weights, records: Sequence[Record], precision: str) -> tuple[Evaluation, list[np.ndarray]]:
+    labels: list[np.ndarray] = []
+    model = Model([weights], engine="openvino", precision=precision)
+    evaluation = evaluate(model, records, diameter="true", report=lambda record, found: labels.append(found.labels))
+    return evaluation, labels
+
+
+def _summary(evaluation: Evaluation) -> dict[str, float]:
+    return {f"ap_at_{t}": round(evaluation.at(t)[0].mean, 4) for t in (0.5, 0.75, 0.9)}
