@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -272,9 +273,10 @@ def test_out_of_memory(run: Run, small_model: Path, image: Path, monkeypatch: py
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_in_the_middle(small_model: Path, tmp_path: Path, number: int, code: int) -> None:
-    count = 200
-    for seed in range(count):
-        save_image(tmp_path / f"{seed}.npy", seed % 3, size=160)
+    count = 150
+    first = save_image(tmp_path / "0.npy", size=160)
+    for number in range(1, count):
+        shutil.copyfile(first, tmp_path / f"{number}.npy")
     command = [sys.executable, "-m", "cellbasin", "segment", tmp_path, "--model", small_model]
     with subprocess.Popen(
         [*map(str, command), "--save", "labels,overlay"],
