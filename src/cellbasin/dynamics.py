@@ -16,8 +16,8 @@ from cellbasin.labels import areas, fill_small_holes, keep_largest_piece
 from cellbasin.parallel import parallel_map
 
 _DENSE = 3  # end points that a place needs to belong to a basin (paper)
-_STILL = 0.02  # a pixel has arrived when its steps are shorter than this part of the full step
 _CERTAIN = 0.97**2
+_STAGE = 3.0  # steps
 _APART = 0.5  # flows that part by more than this between neighbouring places belong to two basins
 _CHUNK = 1 << 16  # pixels
 _jit = numba.njit(nogil=True, cache=True, error_model="numpy")
@@ -174,12 +174,11 @@ def _basins(
 
     if not all(parallel_map(collect, chunks)):
         raise ValueError("flow or probability holds values that are not finite (NaN or infinity)")
-    parallel_map(lambda chunk: _successors(field, shape3, *chunk, ends), chunks)
-    stops = _stops(ends)
-    parallel_map(lambda chunk: _follow(field, shape3, step, steps, *chunk, stops, ends), chunks)
-    basins = _agglomerate(stops, ends, field, shape3)
-    parallel_map(lambda chunk: _assign(*(n * shape3[2] for n in chunk), ends, basins, stops), chunks)
-    return stops.astype(np.int32, copy=False).reshape(shape)
+    parallel_map(lambda chunk: _advance(field, shape3, step, steps, *chunk, ends), chunks)
+    _resolve(ends)
+    basins = _agglomerate(ends, field, shape3)
+    parallel_map(lambda chunk: _assign(ends[chunk[0] * shape3[2] : chunk[1] * shape3[2]], basins), chunks)
+    return ends.astype(np.int32, copy=False).reshape(shape)
 
 
 @_jit
@@ -199,76 +198,72 @@ def _collect(flow, probability, threshold, first, last, field):  # type: ignore[
     return finite
 
 
-# Where the flow is certain, as long as 1, a pixel moves to the neighbour that it points to, as do all pixels that come by:
-# such paths are followed once, and exactly, however thin the object. Only from where they stop are steps interpolated.
+# A path is followed in stages, from pixel to pixel, so that all pixels that come by share the rest of the way. Where the flow
+# is certain, as long as 1, a stage is the neighbour that it points to: that is exact, however thin the object. Elsewhere it is
+# what interpolated steps come to within a few pixels' distance.
 
 
 @_jit
-def _successors(field, shape, first, last, following):  # type: ignore[no-untyped-def]
-    """Write the flat index of the pixel that each pixel of some rows moves to: itself where uncertain, -1 outside."""
+def _advance(field, shape, step, steps, first, last, following):  # type: ignore[no-untyped-def]
+    """Write the flat index of the pixel where the next stage of each pixel of some rows leads, -1 outside."""
     dims = field.shape[3] - 1
     for row in range(first, last):
         z, y = row // shape[1], row % shape[1]
         for x in range(shape[2]):
             here = field[z, y, x]
             i = row * shape[2] + x
-            following[i] = i if here[dims] else -1
+            following[i] = -1
+            if here[dims] == 0:
+                continue
             fz, fy, fx = (here[0] if dims == 3 else np.float32(0)), here[dims - 2], here[dims - 1]
-            if fz * fz + fy * fy + fx * fx < _CERTAIN:
-                continue
-            az, ay, ax = z + int(np.rint(fz)), y + int(np.rint(fy)), x + int(np.rint(fx))
-            inside = 0 <= az < shape[0] and 0 <= ay < shape[1] and 0 <= ax < shape[2]
-            if inside and field[az, ay, ax, dims]:
-                following[i] = (az * shape[1] + ay) * shape[2] + ax
+            if fz * fz + fy * fy + fx * fx >= _CERTAIN:
+                az, ay, ax = z + int(np.rint(fz)), y + int(np.rint(fy)), x + int(np.rint(fx))
+                within = 0 <= az < shape[0] and 0 <= ay < shape[1] and 0 <= ax < shape[2]
+                following[i] = (az * shape[1] + ay) * shape[2] + ax if within and field[az, ay, ax, dims] else i
+            if following[i] < 0 or following[i] == i:
+                following[i] = _walk(field, shape, step, steps, z, y, x)
 
 
 @_jit
-def _stops(following):  # type: ignore[no-untyped-def]
-    """Return where every pixel stops: a pixel that moves no further or the first pixel of a cycle; -1 outside."""
-    unknown, current = -2, -3
-    stops = np.full(following.size, unknown, following.dtype)
-    for start in range(following.size):
-        if following[start] < 0:
-            stops[start] = -1
-        i = start
-        while stops[i] == unknown:
-            stops[i] = current
-            i = following[i]
-        stop = stops[i]
-        if stop == current:
-            stop, j = i, following[i]
-            while j != i:
-                stop, j = min(stop, j), following[j]
-        i = start
-        while stops[i] == current:
-            stops[i] = stop
-            i = following[i]
-    return stops
-
-
-@_jit
-def _follow(field, shape, step, steps, first, last, stops, ends):  # type: ignore[no-untyped-def]
-    """Write to `ends` the flat index of the pixel where the flow leads from each stop in some rows."""
+def _walk(field, shape, step, steps, z, y, x):  # type: ignore[no-untyped-def]
+    """Take interpolated steps until the pixel has arrived or gone some way, and return the flat index of the pixel there."""
     dims = field.shape[3] - 1
-    still = (_STILL * step) ** 2
-    for row in range(first, last):
-        for x in range(shape[2]):
-            i = row * shape[2] + x
-            if stops[i] != i:
-                continue
-            pz, py, px, length = float(row // shape[1]), float(row % shape[1]), float(x), step
-            oz = oy = ox = 0.0
-            for _ in range(steps):
-                fz, fy, fx = _sample2(field, py, px) if dims == 2 else _sample3(field, pz, py, px)
-                if fz * oz + fy * oy + fx * ox < 0:
-                    length *= 0.5
-                if (fz * fz + fy * fy + fx * fx) * length * length < still:
-                    break
-                oz, oy, ox = fz, fy, fx
-                pz = min(max(pz + length * fz, 0.0), shape[0] - 1.0)
-                py = min(max(py + length * fy, 0.0), shape[1] - 1.0)
-                px = min(max(px + length * fx, 0.0), shape[2] - 1.0)
-            ends[i] = (int(pz + 0.5) * shape[1] + int(py + 0.5)) * shape[2] + int(px + 0.5)
+    still, far = (step / steps) ** 2, (_STAGE * step) ** 2  # still: would not go a step's length in all its steps
+    pz, py, px, length = float(z), float(y), float(x), step
+    oz = oy = ox = 0.0
+    for _ in range(steps):
+        fz, fy, fx = _sample2(field, py, px) if dims == 2 else _sample3(field, pz, py, px)
+        if fz * oz + fy * oy + fx * ox < 0:
+            length *= 0.5
+        if (fz * fz + fy * fy + fx * fx) * length * length < still:
+            break
+        oz, oy, ox = fz, fy, fx
+        pz = min(max(pz + length * fz, 0.0), shape[0] - 1.0)
+        py = min(max(py + length * fy, 0.0), shape[1] - 1.0)
+        px = min(max(px + length * fx, 0.0), shape[2] - 1.0)
+        if (pz - z) ** 2 + (py - y) ** 2 + (px - x) ** 2 >= far:
+            break
+    return (int(pz + 0.5) * shape[1] + int(py + 0.5)) * shape[2] + int(px + 0.5)
+
+
+@_jit
+def _resolve(following):  # type: ignore[no-untyped-def]
+    """Replace every pixel's next stage by its last: a pixel that leads to itself, or the first pixel of a cycle."""
+    known = np.zeros(following.size, np.uint8)
+    for start in range(following.size):
+        i = start
+        while known[i] == 0 and following[i] >= 0:
+            known[i] = 1
+            i = following[i]
+        end = following[i]
+        if known[i] == 1:
+            end, j = i, following[i]
+            while j != i:
+                end, j = min(end, j), following[j]
+        i = start
+        while known[i] == 1:
+            known[i] = 2
+            following[i], i = end, following[i]
 
 
 @_jit
@@ -307,12 +302,12 @@ def _sample3(field, z, y, x):  # type: ignore[no-untyped-def]
 
 
 @_jit
-def _agglomerate(stops, ends, field, shape):  # type: ignore[no-untyped-def]
+def _agglomerate(ends, field, shape):  # type: ignore[no-untyped-def]
     """Number the basins: neighbouring places where enough pixels end, unless the flow parts between them. Flat int32."""
-    counts = np.zeros(stops.size, np.int32)
-    for stop in stops:
-        if stop >= 0:
-            counts[ends[stop]] += 1
+    counts = np.zeros(ends.size, np.int32)
+    for end in ends:
+        if end >= 0:
+            counts[end] += 1
     basins = np.zeros(ends.size, np.int32)
     queue = np.empty(np.sum(counts >= _DENSE), np.int64)
     n = 0
@@ -371,10 +366,10 @@ def _spread(i, counts, field, shape, basins, queue, tail):  # type: ignore[no-un
 
 
 @_jit
-def _assign(first, last, ends, basins, stops):  # type: ignore[no-untyped-def]
-    """Replace the stops of some pixels by the basins that they lead to."""
-    for i in range(first, last):
-        stops[i] = basins[ends[stops[i]]] if stops[i] >= 0 else 0
+def _assign(ends, basins):  # type: ignore[no-untyped-def]
+    """Replace every end by its basin."""
+    for i in range(ends.size):
+        ends[i] = basins[ends[i]] if ends[i] >= 0 else 0
 
 
 @_jit
