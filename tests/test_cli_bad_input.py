@@ -275,8 +275,8 @@ def test_out_of_memory(run: Run, small_model: Path, image: Path, monkeypatch: py
 def test_stopped_in_the_middle(small_model: Path, tmp_path: Path, number: int, code: int) -> None:
     count = 150
     first = save_image(tmp_path / "0.npy", size=160)
-    for number in range(1, count):
-        shutil.copyfile(first, tmp_path / f"{number}.npy")
+    for copy in range(1, count):
+        shutil.copyfile(first, tmp_path / f"{copy}.npy")
     command = [sys.executable, "-m", "cellbasin", "segment", tmp_path, "--model", small_model]
     with subprocess.Popen(
         [*map(str, command), "--save", "labels,overlay"],

@@ -77,20 +77,16 @@ def find_model(name_or_path: str) -> str | Path:
 
 
 def open_models(files: Sequence[str | Path], engine: str = "auto", precision: str = "auto") -> Model:
-    """Load weights and build their networks; raises CommandError or ValueError where that cannot be done."""
+    """Load weights and build their networks; raises CommandError where that cannot be done."""
     from cellbasin.engines import EngineError
     from cellbasin.model import load_model
+    from cellbasin.weights import WeightsError
 
     try:
         return load_model(files, engine=engine, precision=precision)
-    except EngineError as error:
-        raise CommandError(str(error)) from error
-    except (RuntimeError, KeyError) as error:  # what the engines' libraries raise for tensors of wrong shapes
-        listed = ", ".join(map(str, files))
-        raise CommandError(
-            f"{listed}: the tensors do not fit the architecture in the header ({one_line(error)[:200]}); expected "
-            f"a file written by cellbasin: copy or train it again"
-        ) from error
+    except (EngineError, WeightsError) as error:
+        text, listed = one_line(error), ", ".join(map(str, files))
+        raise CommandError(text if any(str(file) in text for file in files) else f"{listed}: {text}") from error
 
 
 def list_models(*, json_file: JsonOption = None) -> int:
