@@ -62,7 +62,7 @@ def conversions(bench: Bench) -> list[Row]:
         rows.append(_timed(bench, f"flows → labels: {field}", "flows_to_labels", mine, other, field.labels))
         labels = stage(bench.folder, "labels", labels=field.labels)
         rows.append(_timed(bench, f"labels → flows: {field}", "labels_to_flows", labels, labels))
-    field = inputs.generated(1024 if bench.quick else 2048)
+    field = inputs.generated(1024)
     mine, other = _stage_both(bench, field.labels, inputs.predicted_like)
     case = f"blurred, noisy flows → labels: {field}"
     rows.append(_timed(bench, case, "flows_to_labels", mine, other, field.labels))
