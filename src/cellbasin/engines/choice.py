@@ -65,8 +65,8 @@ def _on_processor(card: Card, hardware: Hardware, precision: str) -> Choice:
         raise EngineError(f"model {card.name!r} has no int8 ranges: use float32 or bf16, or calibrate it")
     if precision == "bf16" and not has_bf16:
         raise EngineError(f"bf16 needs AMX or AVX512-BF16, {hardware.processor} has neither: use float32 or int8")
-    if precision == "int8" and "VNNI" not in hardware.features:
-        raise EngineError(f"int8 needs VNNI, {hardware.processor} has it not: use float32")
+    if precision == "int8" and not {"VNNI", "AVX2"}.intersection(hardware.features):
+        raise EngineError(f"int8 needs VNNI or at least AVX2, {hardware.processor} has neither: use float32")
     if precision != "auto":
         return Choice("openvino", precision, "cpu", f"{precision} was asked for")
     accepted = card.scores.get("precisions", ["float32", "bf16"])
