@@ -61,9 +61,7 @@ def test_same_seed_same_pixels_in_every_thread(kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_seed_has_its_own_look(kind):
-    looks = {
-        tuple(np.percentile(generate(kind, (64, 64), seed=seed).image, [1, 50, 99])) for seed in range(12)
-    }
+    looks = {tuple(np.percentile(generate(kind, (64, 64), seed=seed).image, [1, 50, 99])) for seed in range(12)}
     assert len(looks) >= 11  # saturated pictures may agree in a percentile
 
 

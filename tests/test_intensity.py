@@ -12,9 +12,7 @@ from cellbasin import intensity
 from cellbasin.image import Image
 from cellbasin.intensity import apply_range, normalisation_range, normalise, select_channels
 
-dtypes = st.sampled_from(
-    ["uint8", "int8", "uint16", "int16", "uint32", "int64", "float16", "float32", "float64"]
-)
+dtypes = st.sampled_from(["uint8", "int8", "uint16", "int16", "uint32", "int64", "float16", "float32", "float64"])
 images = dtypes.flatmap(
     lambda dtype: arrays.arrays(
         dtype,
@@ -37,9 +35,7 @@ def test_percentiles_equal_numpys(image, low, high):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.int16, np.float32, ">u2", ">f4"])
 def test_percentiles_of_large_images_equal_numpys(dtype):
     image = np.random.default_rng(0).gamma(2, 20, (700, 900)).clip(0, 120).astype(dtype)
-    np.testing.assert_allclose(
-        normalisation_range(image), np.percentile(image.astype(float), (1, 99)), rtol=1e-12
-    )
+    np.testing.assert_allclose(normalisation_range(image), np.percentile(image.astype(float), (1, 99)), rtol=1e-12)
     zero, one = np.percentile(image.astype(float), (1, 99))
     np.testing.assert_allclose(normalise(image), (image.astype(float) - zero) / (one - zero), atol=1e-6)
 

@@ -34,12 +34,8 @@ def test_folder_in_natural_order_without_results_and_other_files(tmp_path: Path)
         "inner/deep.tif",
     )
     touch(tmp_path, "._img9.tif", "notes.txt", "Thumbs.db", "img9_objects.csv", "index.csv")
-    touch(
-        tmp_path, "img9_masks.tif", "img9_cp_masks.png", "img9_overlay.png", "img9_flows.tif", "img9_seg.npy"
-    )
-    touch(
-        tmp_path, "img9_outlines.png", "img9_outlines_cp_masks.png", "img9_cellprob.tif", "img9_cp_output.png"
-    )
+    touch(tmp_path, "img9_masks.tif", "img9_cp_masks.png", "img9_overlay.png", "img9_flows.tif", "img9_seg.npy")
+    touch(tmp_path, "img9_outlines.png", "img9_outlines_cp_masks.png", "img9_cellprob.tif", "img9_cp_output.png")
     expected = ["a2b9.bmp", "a2b10.bmp", "b.jpeg", "IMG1.png", "img9.TIF", "img10.tif", "x.npy"]
     assert names(find_images([tmp_path])) == expected
     assert names(find_images([str(tmp_path)])) == expected
@@ -121,9 +117,7 @@ def test_plain_folders_are_data_sets_too(tmp_path: Path) -> None:
 def test_index(tmp_path: Path) -> None:
     touch(tmp_path, "s/train/a.png", "s/train/a_masks.png", "s/test/b.jpg", "s/test/b_masks.png")
     header = "source,split,name,layout,group,median_diameter_px,objects,annotated"
-    (tmp_path / "index.csv").write_text(
-        f"\ufeff{header}\ns,train,a,gray,g1,10.5,7,0.5\ns,test,b,rgb,,,,\n", "utf-8"
-    )
+    (tmp_path / "index.csv").write_text(f"\ufeff{header}\ns,train,a,gray,g1,10.5,7,0.5\ns,test,b,rgb,,,,\n", "utf-8")
     first, second = read_index(tmp_path)
     assert (first.diameter, first.objects, first.annotated, first.group) == (10.5, 7, 0.5, "g1")
     assert (second.diameter, second.objects, second.annotated, second.group) == (None, None, 1.0, "b")

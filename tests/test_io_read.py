@@ -237,8 +237,7 @@ def test_flipped_bits_never_give_another_error_than_ours(name: str, tmp_path: Pa
 
 def test_ome_set_of_two_files_needs_both_whole(tmp_path: Path) -> None:
     planes = "".join(
-        f'<TiffData IFD="0" FirstZ="{z}" PlaneCount="1">'
-        f'<UUID FileName="{z}.ome.tif">urn:uuid:{z}</UUID></TiffData>'
+        f'<TiffData IFD="0" FirstZ="{z}" PlaneCount="1"><UUID FileName="{z}.ome.tif">urn:uuid:{z}</UUID></TiffData>'
         for z in range(2)
     )
     for z in range(2):

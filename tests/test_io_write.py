@@ -88,9 +88,7 @@ def test_labels_round_trip(tmp_path: Path, name: str) -> None:
     before = labels.copy()
     write_labels(tmp_path / name, labels)
     np.testing.assert_array_equal(labels, before)
-    stored = (
-        tifffile.imread(tmp_path / name) if name.endswith("tif") else np.asarray(Pillow.open(tmp_path / name))
-    )
+    stored = tifffile.imread(tmp_path / name) if name.endswith("tif") else np.asarray(Pillow.open(tmp_path / name))
     assert stored.dtype == np.uint16
     np.testing.assert_array_equal(stored, labels)
     np.testing.assert_array_equal(read_labels(tmp_path / name), labels)
@@ -148,9 +146,7 @@ def test_provenance_may_hold_numpy_numbers_and_paths(tmp_path: Path) -> None:
         ("a.png", np.ones((2, 4, 4), int), "two dimensions"),
     ],
 )
-def test_labels_that_no_file_can_hold_are_refused(
-    tmp_path: Path, name: str, labels: np.ndarray, message: str
-) -> None:
+def test_labels_that_no_file_can_hold_are_refused(tmp_path: Path, name: str, labels: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         write_labels(tmp_path / name, labels)
     assert not list(tmp_path.iterdir())
@@ -195,9 +191,7 @@ def from_geojson(path: Path, shape: tuple[int, int]) -> np.ndarray:
         parts = [geometry["coordinates"]] if geometry["type"] == "Polygon" else geometry["coordinates"]
         for rings in parts:
             assert all(ring[0] == ring[-1] for ring in rings)
-            labels[filled([np.array(ring[:-1]) for ring in rings], shape)] = int(
-                feature["properties"]["name"]
-            )
+            labels[filled([np.array(ring[:-1]) for ring in rings], shape)] = int(feature["properties"]["name"])
     return labels
 
 
@@ -263,9 +257,7 @@ def test_table_is_read_by_the_standard_library(tmp_path: Path, result: Segmentat
     assert list(rows[0]) == list(result.objects) and len(rows) == 9
     assert [int(row["area"]) for row in rows] == result.objects["area"].tolist()
     assert {row["touches_border"] for row in rows} == {"0", "1"}
-    np.testing.assert_allclose(
-        [float(row["centre_y"]) for row in rows], result.objects["centre_y"], rtol=1e-6
-    )
+    np.testing.assert_allclose([float(row["centre_y"]) for row in rows], result.objects["centre_y"], rtol=1e-6)
     with pytest.raises(ValueError, match="length"):
         write_table(tmp_path / "b.csv", {"a": np.zeros(3), "b": np.zeros(4)})
 
@@ -277,9 +269,7 @@ def test_seg_has_the_layout_that_upstream_reads(tmp_path: Path, result: Segmenta
     np.testing.assert_array_equal(content["masks"], result.labels)
     assert content["masks"].dtype == np.uint16 and content["outlines"].dtype == np.uint16
     assert ((content["outlines"] > 0) <= (content["masks"] > 0)).all() and content["outlines"][35, 55] == 0
-    assert (
-        content["ismanual"].shape == (9,) and content["filename"] == "cells" and content["diameter"] == 17.5
-    )
+    assert content["ismanual"].shape == (9,) and content["filename"] == "cells" and content["diameter"] == 17.5
     shapes = [np.shape(item) for item in content["flows"]]
     assert shapes == [(1, *SHAPE, 3), (1, *SHAPE), (1, *SHAPE), (0,), (3, *SHAPE)]
     raw = content["flows"][4]
@@ -299,9 +289,7 @@ def test_overlay_draws_inside_every_object_and_nowhere_else(image: Image) -> Non
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int32", "float32", "float64"])
-@pytest.mark.parametrize(
-    ("axes", "shape"), [("YX", ()), ("CYX", (2,)), ("CYX", (3,)), ("CYX", (5,)), ("YXS", (3,))]
-)
+@pytest.mark.parametrize(("axes", "shape"), [("YX", ()), ("CYX", (2,)), ("CYX", (3,)), ("CYX", (5,)), ("YXS", (3,))])
 def test_overlay_takes_every_kind_of_image(dtype: str, axes: str, shape: tuple[int, ...]) -> None:
     full = (*shape, 60, 80) if axes[0] == "C" else (60, 80, *shape)
     array = (np.random.default_rng(0).random(full) * 200).astype(dtype)

@@ -55,9 +55,7 @@ def test_split_pieces_through_faces(labels):
 @pytest.mark.parametrize("shape", [(150, 170), (30, 40, 50)])
 def test_split_pieces_of_larger_images(shape):
     labels = noise_labels(shape, 0)
-    assert same_partition(
-        lb.split_pieces(labels), measure.label(labels, background=0, connectivity=len(shape))
-    )
+    assert same_partition(lb.split_pieces(labels), measure.label(labels, background=0, connectivity=len(shape)))
 
 
 def test_long_spiral_is_one_piece():
@@ -175,9 +173,7 @@ def test_remove_small_and_border():
     found = lb.remove_small(labels, 20)
     area = np.bincount(labels.ravel())
     np.testing.assert_array_equal(found, np.where(area[labels] >= 20, labels, 0))
-    np.testing.assert_array_equal(
-        lb.relabel(lb.remove_border(labels)), lb.relabel(segmentation.clear_border(labels))
-    )
+    np.testing.assert_array_equal(lb.relabel(lb.remove_border(labels)), lb.relabel(segmentation.clear_border(labels)))
 
 
 def test_border_of_volumes_is_y_and_x_unless_asked():

@@ -79,9 +79,7 @@ def test_a_straight_ramp_stays_straight_inside():
 
 def test_mirrors_with_the_image():
     image = noise((41, 67))
-    np.testing.assert_allclose(
-        resize(image[::-1, ::-1], (29, 90)), resize(image, (29, 90))[::-1, ::-1], atol=1e-4
-    )
+    np.testing.assert_allclose(resize(image[::-1, ::-1], (29, 90)), resize(image, (29, 90))[::-1, ::-1], atol=1e-4)
 
 
 def test_identity_is_an_equal_new_array():
@@ -98,9 +96,7 @@ def test_any_real_dtype_and_strides_and_inputs_are_not_modified(dtype):
     kept = image.copy()
     strided = resize(image.T[::-2], (10, 11))
     np.testing.assert_array_equal(image, kept)
-    np.testing.assert_array_equal(
-        strided, resize(np.ascontiguousarray(image.T[::-2]).astype(np.float32), (10, 11))
-    )
+    np.testing.assert_array_equal(strided, resize(np.ascontiguousarray(image.T[::-2]).astype(np.float32), (10, 11)))
 
 
 def test_the_number_of_threads_does_not_matter(monkeypatch):

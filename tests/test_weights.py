@@ -19,8 +19,8 @@ from cellbasin.weights import (
     Card,
     Weights,
     WeightsError,
+    known_models,
     load_weights,
-    model_names,
     save_weights,
 )
 
@@ -111,15 +111,16 @@ def test_a_full_disk_leaves_the_old_file_and_no_partial_one(path: Path, monkeypa
 @pytest.mark.parametrize("name", ["no-such-model", "folder/missing.safetensors", "", "."])
 def test_unknown_names(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(WeightsError, match="no model named"):
+    with pytest.raises(WeightsError, match="found no model and no file"):
         load_weights(name)
 
 
 def test_shipped_models_are_found_by_name(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "SHIPPED", path.parent)
-    assert model_names() == ["small"]
+    monkeypatch.setenv("CELLBASIN_MODELS", str(path.parent / "added"))
+    assert known_models() == {"small": path}
     assert load_weights("small").card == CARD
-    with pytest.raises(WeightsError, match="shipped models: small"):
+    with pytest.raises(WeightsError, match="these models: small"):
         load_weights("smal")
 
 

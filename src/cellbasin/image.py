@@ -126,11 +126,7 @@ def _inferred_axes(array: np.ndarray) -> str:
     shape = array.shape
     if array.ndim == 2:
         return "YX"
-    if (
-        array.ndim == 3
-        and min(shape[:2]) > 4
-        and (shape[2] == 3 or (shape[2] == 4 and array.dtype == np.uint8))
-    ):
+    if array.ndim == 3 and min(shape[:2]) > 4 and (shape[2] == 3 or (shape[2] == 4 and array.dtype == np.uint8)):
         return "YXS"
     if array.ndim == 3 and shape[0] == 1 and min(shape[1:]) > 4:
         return "CYX"
@@ -138,8 +134,7 @@ def _inferred_axes(array: np.ndarray) -> str:
         return "YXC"
     if array.ndim not in (3, 4, 5):
         raise ValueError(
-            f"found an array of shape {shape}; expected an image of two to five axes, such as "
-            f"YX, CYX, ZYX or CZYX"
+            f"found an array of shape {shape}; expected an image of two to five axes, such as YX, CYX, ZYX or CZYX"
         )
     *others, last = _readings(shape)
     example = last.split()[0] if not others else others[0].split()[0]
@@ -186,15 +181,13 @@ def _check_axes(axes: str, shape: tuple[int, ...]) -> None:
         raise ValueError(f"found axes {axes!r}; expected each letter once out of {legend}")
     if len(axes) != len(shape):
         raise ValueError(
-            f"found axes {axes!r} for an array of shape {shape}; expected {len(shape)} "
-            f"letters, one for each axis"
+            f"found axes {axes!r} for an array of shape {shape}; expected {len(shape)} letters, one for each axis"
         )
     if not {"Y", "X"} <= set(axes):
         raise ValueError(f"found axes {axes!r}; expected Y and X among them ({legend})")
     if {"C", "S"} <= set(axes):
         raise ValueError(
-            f"found axes {axes!r}; expected channels (C) or colour samples (S), not both: "
-            f"take one of either first"
+            f"found axes {axes!r}; expected channels (C) or colour samples (S), not both: take one of either first"
         )
     if "S" in axes and shape[axes.index("S")] > 4:
         raise ValueError(
@@ -209,6 +202,5 @@ def _check_voxel_size(voxel_size: tuple[float, ...], spatial_axes: str) -> None:
     if not right or not all(math.isfinite(size) and size > 0 for size in voxel_size):
         order = ", ".join(spatial_axes.lower())
         raise ValueError(
-            f"found voxel size {voxel_size}; expected {len(spatial_axes)} positive numbers "
-            f"({order}) in µm, or None"
+            f"found voxel size {voxel_size}; expected {len(spatial_axes)} positive numbers ({order}) in µm, or None"
         )

@@ -109,9 +109,7 @@ def apply_range(channel: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     if one > zero:
         target = result.reshape(-1)
         source = values.reshape(-1)
-        parallel_map(
-            lambda part: _scale(source[part], zero, 1.0 / (one - zero), target[part]), _parts(values.size)
-        )
+        parallel_map(lambda part: _scale(source[part], zero, 1.0 / (one - zero), target[part]), _parts(values.size))
     return result
 
 
@@ -172,9 +170,7 @@ def _checked_channels(channels: tuple[int, ...], count: int) -> tuple[int, ...]:
 
 def _sum(planes: np.ndarray) -> np.ndarray:
     """Sum over channels: normalised it equals the mean, and for 8-bit pictures it is exact in 16 bits."""
-    dtype = {"uint8": np.dtype(np.uint16), "float64": planes.dtype}.get(
-        planes.dtype.name, np.dtype(np.float32)
-    )
+    dtype = {"uint8": np.dtype(np.uint16), "float64": planes.dtype}.get(planes.dtype.name, np.dtype(np.float32))
     total = planes[0].astype(dtype)
     for plane in planes[1:]:
         total += plane.astype(dtype, copy=False)
@@ -213,10 +209,7 @@ def _percentiles(values: np.ndarray, percentiles: tuple[float, ...]) -> list[flo
     ranks = sorted({rank for place in places for rank in (math.floor(place), math.ceil(place))})
     ordered = dict(zip(ranks, _ranked(values.reshape(-1), ranks), strict=True))
     below_above = [(ordered[math.floor(place)], ordered[math.ceil(place)]) for place in places]
-    return [
-        below + (above - below) * (place % 1)
-        for (below, above), place in zip(below_above, places, strict=True)
-    ]
+    return [below + (above - below) * (place % 1) for (below, above), place in zip(below_above, places, strict=True)]
 
 
 def _ranked(values: np.ndarray, ranks: list[int]) -> list[float]:
@@ -225,9 +218,7 @@ def _ranked(values: np.ndarray, ranks: list[int]) -> list[float]:
         bits = values.view(np.uint32)
         upper, left = _locate(_counted(bits, _count_upper, 0), ranks)
         lower = {key: _counted(bits, _count_lower, key) for key in set(upper)}
-        keys = [
-            (key << 16) + _locate(lower[key], [rank])[0][0] for key, rank in zip(upper, left, strict=True)
-        ]
+        keys = [(key << 16) + _locate(lower[key], [rank])[0][0] for key, rank in zip(upper, left, strict=True)]
         return [float(value) for value in _float_of_key(np.array(keys, np.uint32))]
     shift = 2 ** (8 * values.dtype.itemsize - 1) if values.dtype.kind == "i" else 0
     return [key - shift for key in _locate(_counted(values, _count_small, shift), ranks)[0]]

@@ -151,9 +151,7 @@ def remove_border(labels: NDArray, axes: Sequence[int] = (-2, -1), ignore: int |
     return _keep(labels, ~touches_border(labels, axes, ignore), ignore)
 
 
-def touches_border(
-    labels: NDArray, axes: Sequence[int] = (-2, -1), ignore: int | None = None
-) -> NDArray[np.bool_]:
+def touches_border(labels: NDArray, axes: Sequence[int] = (-2, -1), ignore: int | None = None) -> NDArray[np.bool_]:
     """Which objects touch the border of the image, bool (N,); `axes` as in `remove_border`.
 
     >>> touches_border(np.array([[0, 0, 0], [1, 2, 0], [0, 0, 0]]))
@@ -239,9 +237,7 @@ def _check(labels: NDArray) -> None:
     if labels.ndim not in (2, 3):
         raise ValueError(f"labels must have the axes (y, x) or (z, y, x), found the shape {labels.shape}")
     if labels.size and labels.dtype.kind == "i" and labels.min() < 0:
-        raise ValueError(
-            f"labels must not be negative, found {labels.min()}; set such pixels to 0 (background)"
-        )
+        raise ValueError(f"labels must not be negative, found {labels.min()}; set such pixels to 0 (background)")
 
 
 def _volume(labels: NDArray, ignore: int | None) -> tuple[Labels, int]:
@@ -289,9 +285,7 @@ def _mapped_keeping(volume: Labels, pieces: NDArray, lut: Labels, ignore: int) -
     return found
 
 
-def _pieces(
-    volume: Labels, ignore: int | None, through: str = "corners", background: int = 0
-) -> tuple[NDArray, int]:
+def _pieces(volume: Labels, ignore: int | None, through: str = "corners", background: int = 0) -> tuple[NDArray, int]:
     """Number the connected pieces 1..N in the order of their first pixels, of objects or of background."""
     earlier = [step for step in product((-1, 0, 1), repeat=3) if step < (0, 0, 0)]
     if through == "faces":

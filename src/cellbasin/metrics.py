@@ -278,8 +278,7 @@ def bootstrap_interval(
         return Interval(float("nan"), float("nan"), float("nan"))
     random = np.random.default_rng(seed)
     drawn = [
-        np.mean([group[random.integers(0, len(group), len(group))].mean() for group in groups])
-        for _ in range(repeats)
+        np.mean([group[random.integers(0, len(group), len(group))].mean() for group in groups]) for _ in range(repeats)
     ]
     low, high = np.quantile(drawn, (0.025, 0.975))
     return Interval(float(np.mean([group.mean() for group in groups])), float(low), float(high))

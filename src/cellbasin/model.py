@@ -74,7 +74,7 @@ class Model:
         for other in weights[1:]:
             if other.card.diameter != first.diameter:
                 raise WeightsError(
-                    f"models for object diameters of {first.diameter:g} and {other.card.diameter:g} px cannot be averaged"
+                    f"models for diameters of {first.diameter:g} and {other.card.diameter:g} px cannot be averaged"
                 )
         self.weights = tuple(weights)
         self.card = first
@@ -143,8 +143,9 @@ class Model:
     ) -> Maps:
         """The network's maps of normalised pixels (2, Y, X) float32 whose objects have this diameter (pixels)."""
         options = options or Options()
-        scaled, tiling = self._plan(pixels, diameter, options)
-        maps, style = self._run_tiles(scaled, tiling, range(len(tiling)), options.batch, _part(progress, "network"))
+        _, tiling = self._tiling(pixels, diameter, options)
+        scaled = resize(pixels, tiling.shape)
+        maps, style = self._run_tiles(scaled, tiling, options.batch, _part(progress, "network"))
         maps = resize(maps, pixels.shape[1:])
         flow = maps[:2]
         flow *= np.float32(1 / FLOW_SCALE)
@@ -152,45 +153,41 @@ class Model:
 
     def style(self, pixels: np.ndarray, diameter: float, options: Options | None = None) -> np.ndarray:
         """The mean style (S,) over at most nine tiles of pixels (2, Y, X) resized for a diameter."""
-        options = options or Options()
-        scaled, tiling = self._plan(pixels, diameter, replace(options, augment=False))
-        chosen = np.unique(np.linspace(0, len(tiling) - 1, min(len(tiling), _FEW_TILES)).round().astype(int))
-        return self._styles(scaled, tiling, chosen.tolist(), options.batch)
+        options = replace(options or Options(), augment=False)
+        divisor, tiling = self._tiling(pixels, diameter, options)
+        if len(tiling) <= _FEW_TILES:
+            return self._styles(cut(resize(pixels, tiling.shape), tiling, range(len(tiling))), options.batch)
+        # Of a large image only the windows that are looked at are resized.
+        window = max(1, round(options.tile * diameter / self.card.diameter))
+        windows = plan_tiles((pixels.shape[1], pixels.shape[2]), window, 0.0, 1)
+        chosen = np.unique(np.linspace(0, len(windows) - 1, _FEW_TILES).round().astype(int))
+        side = [max(divisor, round(length * options.tile / window / divisor) * divisor) for length in windows.tile]
+        return self._styles(resize(cut(pixels, windows, chosen.tolist()), (side[0], side[1])), options.batch)
 
-    def _plan(self, pixels: np.ndarray, diameter: float, options: Options) -> tuple[np.ndarray, Tiling]:
+    def _tiling(self, pixels: np.ndarray, diameter: float, options: Options) -> tuple[int, Tiling]:
+        """The divisor of tile sides, and the tiles of the image resized for a diameter."""
         scale = self.card.diameter / diameter
         shape = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[2] * scale)))
-        divisor = max(engine.divisor for engine in self.engines)
+        divisor = max(weights.card.architecture.divisor for weights in self.weights)
         if options.augment:
-            tiling = plan_flipped_tiles(shape, options.tile, divisor)
-        else:
-            tiling = plan_tiles(shape, options.tile, options.overlap, divisor)
-        return resize(pixels, shape), tiling
+            return divisor, plan_flipped_tiles(shape, options.tile, divisor)
+        return divisor, plan_tiles(shape, options.tile, options.overlap, divisor)
 
     def _run_tiles(
-        self,
-        scaled: np.ndarray,
-        tiling: Tiling,
-        indices: Sequence[int],
-        batch: int,
-        tell: Callable[[float], None],
+        self, scaled: np.ndarray, tiling: Tiling, batch: int, tell: Callable[[float], None]
     ) -> tuple[np.ndarray, np.ndarray]:
-        blender = Blender(tiling, maps=3)
+        blender = Blender(tiling, maps=self.card.architecture.outputs)
         style = np.zeros(self.card.architecture.channels[-1], np.float64)
-        for start in range(0, len(indices), batch):
-            tell(start / len(indices))
-            chosen = list(indices[start : start + batch])
+        for chosen in tiling.batches(batch):
+            tell(chosen.start / len(tiling))
             tiles = cut(scaled, tiling, chosen)
             outputs = [engine.run(tiles) for engine in self.engines]
             blender.add(_mean([maps for maps, _ in outputs]), chosen)
             style += outputs[0][1].sum(axis=0)
-        return blender.result(), (style / len(indices)).astype(np.float32)
+        return blender.result(), (style / len(tiling)).astype(np.float32)
 
-    def _styles(self, scaled: np.ndarray, tiling: Tiling, indices: Sequence[int], batch: int) -> np.ndarray:
-        styles = [
-            self.engines[0].run(cut(scaled, tiling, indices[start : start + batch]))[1]
-            for start in range(0, len(indices), batch)
-        ]
+    def _styles(self, tiles: np.ndarray, batch: int) -> np.ndarray:
+        styles = [self.engines[0].run(tiles[start : start + batch])[1] for start in range(0, len(tiles), batch)]
         return np.concatenate(styles).mean(axis=0)
 
     def _provenance(self, options: Options, image: Image, diameter: float, seconds: float) -> dict[str, Any]:
@@ -244,9 +241,7 @@ class _Run:
         regression = size.SizeModel.from_card(model.card.size_model)
         if regression is None:
             return model.card.diameter
-        return size.diameter_from_style(
-            regression, lambda diameter: model.style(self.pixels, diameter, self.options), model.card.diameter
-        )
+        return size.diameter_from_style(regression, lambda diameter: model.style(self.pixels, diameter, self.options))
 
     def _window(self, diameter: float) -> np.ndarray | None:
         """The middle of an image that is large at this diameter, for measuring objects; else None."""

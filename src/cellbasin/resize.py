@@ -64,9 +64,7 @@ def resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     def block(place: tuple[int, int]) -> None:
         plane, first = place
         part = slice(first, first + _BLOCK_ROWS)
-        _resize_rows(
-            source[plane], vertical.start[part], vertical.weight[:, part], *horizontal, result[plane, part]
-        )
+        _resize_rows(source[plane], vertical.start[part], vertical.weight[:, part], *horizontal, result[plane, part])
 
     parallel_map(block, [(p, r) for p in range(len(source)) for r in range(0, rows, _BLOCK_ROWS)])
     return result.reshape(*array.shape[:-2], rows, columns)

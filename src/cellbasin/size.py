@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 
 SMALLEST, LARGEST = 4.0, 600.0  # pixels; estimates are kept within
+_LOOKS = (12.0, 24.0, 48.0, 96.0)  # pixels
+_TRUSTED = 0.4  # natural logarithm: how far from its liking the network still tells sizes well
 _GOOD = 0.15  # natural logarithm of a ratio of diameters: nearer than this is near enough
 
 
@@ -47,20 +49,24 @@ def fit(styles: np.ndarray, log_ratios: np.ndarray, penalty: float = 1e-3) -> Si
     return SizeModel(coefficients.astype(np.float32), float(mean_ratio - mean_style @ coefficients))
 
 
-def diameter_from_style(
-    model: SizeModel, style_at: Callable[[float], np.ndarray], model_diameter: float, rounds: int = 3
-) -> float:
+def diameter_from_style(model: SizeModel, style_at: Callable[[float], np.ndarray]) -> float:
     """Estimate the diameter in image pixels; `style_at(diameter)` is the style of the image resized for that diameter.
 
-    Looks at the image as it is, then again at the size just estimated, until the estimate stays.
+    The image is looked at in several sizes. Each look gives an estimate, and those count most that find the objects as
+    large as the network likes them; a last look at the size found corrects the small error that is left.
     """
-    diameter = model_diameter
-    for _ in range(rounds):
-        ratio = model.log_ratio(style_at(diameter))
-        diameter = float(np.clip(diameter * np.exp(np.clip(ratio, -2, 2)), SMALLEST, LARGEST))
-        if abs(ratio) < _GOOD:
-            break
-    return diameter
+    looks: list[tuple[float, float]] = []
+
+    def look(diameter: float) -> float:
+        looks.append((diameter, model.log_ratio(style_at(diameter))))
+        ratios = np.array([ratio for _, ratio in looks])
+        weights = np.exp(-0.5 * (ratios / _TRUSTED) ** 2) + 1e-6
+        estimates = np.log([diameter for diameter, _ in looks]) + ratios
+        return float(np.clip(np.exp(np.average(estimates, weights=weights)), SMALLEST, LARGEST))
+
+    for diameter in _LOOKS:
+        estimate = look(diameter)
+    return look(estimate)
 
 
 def fits(estimated: float, found: float) -> bool:

@@ -164,14 +164,10 @@ def cut(image: np.ndarray, tiling: Tiling, indices: Sequence[int]) -> np.ndarray
     [2.0, 1.0, 0.0, 1.0, 2.0, 3.0, 2.0, 1.0]
     """
     if image.ndim != 3 or image.shape[1:] != tiling.shape:
-        raise ValueError(
-            f"found an image of shape {image.shape}; expected (C, Y, X) with (Y, X) = {tiling.shape}"
-        )
+        raise ValueError(f"found an image of shape {image.shape}; expected (C, Y, X) with (Y, X) = {tiling.shape}")
     tiles = np.empty((len(indices), len(image), *tiling.tile), np.float32)
     for tile, index in zip(tiles, indices, strict=True):
-        y, x = (
-            _inside(*place) for place in zip(tiling.origin(index), tiling.tile, tiling.shape, strict=True)
-        )
+        y, x = (_inside(*place) for place in zip(tiling.origin(index), tiling.tile, tiling.shape, strict=True))
         rows = image[:, y]
         tile[:] = rows[:, :, x]
     return flip_tiles(tiles, [tiling.flip(index) for index in indices])
@@ -267,9 +263,7 @@ class Blender:
             raise ValueError(f"found maps of shape {maps.shape}; expected {expected}")
         if len(set(indices)) != len(indices) or not self._missing.issuperset(indices):
             raise ValueError(f"found tiles {list(indices)}; expected each of the {len(tiling)} tiles once")
-        restored = np.ascontiguousarray(
-            unflip_maps(maps, [tiling.flip(index) for index in indices]), np.float32
-        )
+        restored = np.ascontiguousarray(unflip_maps(maps, [tiling.flip(index) for index in indices]), np.float32)
 
         def add_map(k: int) -> None:
             for tile, index in zip(restored, indices, strict=True):

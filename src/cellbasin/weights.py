@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import sys
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 SHIPPED = Path(__file__).parent / "models"
+SUFFIX = ".safetensors"
 HEADER_KEY = "cellbasin"
 FORMAT = 1
 
@@ -84,15 +87,15 @@ class Weights:
 
 
 def load_weights(name_or_path: str | Path) -> Weights:
-    """Load a shipped model by name (see `model_names`) or a file by path.
+    """Load a shipped or added model by name (see `known_models`) or a file by path.
 
     Raises WeightsError for an unknown name, a missing file, or a file that is not a cellbasin weights file.
 
     >>> load_weights("no-such-model")
     Traceback (most recent call last):
-    cellbasin.weights.WeightsError: no model named 'no-such-model' ...
+    cellbasin.weights.WeightsError: found no model and no file 'no-such-model' ...
     """
-    path = _find(name_or_path)
+    path = find_model(name_or_path)
     try:
         with safe_open(path, framework="numpy") as file:
             header = (file.metadata() or {}).get(HEADER_KEY)
@@ -129,21 +132,35 @@ def save_weights(path: str | Path, card: Card, tensors: dict[str, np.ndarray], d
         partial.unlink(missing_ok=True)
 
 
-def model_names() -> list[str]:
-    """Names of the models that ship with the package."""
-    return sorted(path.stem for path in SHIPPED.glob("*.safetensors"))
+def user_folder() -> Path:
+    """Where added models are kept: `CELLBASIN_MODELS`, else the user's data folder."""
+    if os.environ.get("CELLBASIN_MODELS"):
+        return Path(os.environ["CELLBASIN_MODELS"])
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = Path.home() / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return base / "cellbasin" / "models"
 
 
-def _find(name_or_path: str | Path) -> Path:
-    shipped = SHIPPED / f"{name_or_path}.safetensors"
-    if str(name_or_path) in model_names():
-        return shipped
-    path = Path(name_or_path)
-    if path.is_file():
-        return path
-    known = ", ".join(model_names()) or "none"
+def known_models() -> dict[str, Path]:
+    """Files of the added and of the shipped models, by name; a shipped name cannot be taken by another."""
+    files = [path for folder in (user_folder(), SHIPPED) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+    return {path.stem: path for path in files}
+
+
+def find_model(name_or_path: str | Path) -> Path:
+    """The file of a shipped or added model by its name, or a path as it is; raises WeightsError for neither."""
+    known = known_models()
+    if str(name_or_path) in known:
+        return known[str(name_or_path)]
+    if Path(name_or_path).is_file():
+        return Path(name_or_path)
+    names = ", ".join(known) or "none"
     raise WeightsError(
-        f"no model named '{name_or_path}' and no such file; shipped models: {known}; or give the path of a weights file"
+        f"found no model and no file '{name_or_path}'; expected a weights file or one of these models: {names}"
     )
 
 

@@ -97,9 +97,8 @@ def _kernels() -> Iterator[Finding]:
 
 
 def _models() -> Iterator[Finding]:
-    from cellbasin.cli.models import known_models
     from cellbasin.engines import describe_choice
-    from cellbasin.weights import SHIPPED, WeightsError, load_weights
+    from cellbasin.weights import SHIPPED, WeightsError, known_models, load_weights
 
     known = known_models()
     if not any(path.parent == SHIPPED for path in known.values()):
@@ -118,16 +117,17 @@ def _models() -> Iterator[Finding]:
 
 def _trial() -> Iterator[Finding]:
     """One small image all the way."""
-    from cellbasin.weights import model_names
+    from cellbasin.weights import SHIPPED, known_models
 
-    if not model_names():
+    shipped = [name for name, path in known_models().items() if path.parent == SHIPPED]
+    if not shipped:
         return
     from cellbasin.generator import generate
     from cellbasin.model import load_model
 
     sample = generate("nuclei", (224, 224), seed=1)
     started = time.perf_counter()
-    model = load_model(model_names()[0])
+    model = load_model(shipped[0])
     loaded = time.perf_counter()
     model.segment(sample.image, axes=sample.axes, channels=(0,), diameter=30)
     warm = time.perf_counter()
@@ -138,7 +138,7 @@ def _trial() -> Iterator[Finding]:
 
 
 def _folders() -> Iterator[Finding]:
-    from cellbasin.cli.models import user_folder
+    from cellbasin.weights import user_folder
 
     for name, folder in (("temporary", Path(tempfile.gettempdir())), ("added models", user_folder())):
         good = _writable(folder)

@@ -118,7 +118,8 @@ class ModelFlags:
 
     def load(self) -> Model:
         """The model that the flags name."""
-        from cellbasin.cli.models import find_model, open_models
+        from cellbasin.cli.models import open_models
+        from cellbasin.weights import find_model
 
         return open_models([find_model(name) for name in self.model], self.engine, self.precision)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -24,8 +22,6 @@ EXAMPLES = """Examples:
   cellbasin models add mine.safetensors            then: cellbasin segment cells.tif --model mine
   cellbasin models export general copy.safetensors"""
 
-_SUFFIX = ".safetensors"
-
 
 def make_app() -> App:
     """The commands below `models`."""
@@ -40,40 +36,6 @@ def make_app() -> App:
     app.command(add)
     app.command(export)
     return app
-
-
-def user_folder() -> Path:
-    """Where added models are kept: `CELLBASIN_MODELS`, else the user's data folder."""
-    if os.environ.get("CELLBASIN_MODELS"):
-        return Path(os.environ["CELLBASIN_MODELS"])
-    if sys.platform == "win32":
-        base = Path(os.environ.get("LOCALAPPDATA", Path.home() / "AppData" / "Local"))
-    elif sys.platform == "darwin":
-        base = Path.home() / "Library" / "Application Support"
-    else:
-        base = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return base / "cellbasin" / "models"
-
-
-def known_models() -> dict[str, Path]:
-    """Files of the shipped models and of those added, by name; a shipped name cannot be taken by another."""
-    from cellbasin.weights import SHIPPED
-
-    added = sorted(user_folder().glob(f"*{_SUFFIX}"))
-    return {path.stem: path for path in (*added, *sorted(SHIPPED.glob(f"*{_SUFFIX}")))}
-
-
-def find_model(name_or_path: str) -> str | Path:
-    """The file of a model by its name, or a path as it is; raises CommandError for neither."""
-    known = known_models()
-    if name_or_path in known:
-        return known[name_or_path]
-    if Path(name_or_path).is_file():
-        return Path(name_or_path)
-    names = ", ".join(known) or "none"
-    raise CommandError(
-        f"found no model and no file {name_or_path!r}; expected a weights file or one of these models: {names}"
-    )
 
 
 def open_models(files: Sequence[str | Path], engine: str = "auto", precision: str = "auto") -> Model:
@@ -91,7 +53,7 @@ def open_models(files: Sequence[str | Path], engine: str = "auto", precision: st
 
 def list_models(*, json_file: JsonOption = None) -> int:
     """List the models that can be used by name."""
-    from cellbasin.weights import SHIPPED, WeightsError, load_weights
+    from cellbasin.weights import SHIPPED, WeightsError, known_models, load_weights
 
     records: list[dict[str, Any]] = []
     for name, path in sorted(known_models().items()):
@@ -110,9 +72,9 @@ def list_models(*, json_file: JsonOption = None) -> int:
 
 def info(model: Annotated[str, Parameter(name="MODEL", help="Name or file.")], *, json_file: JsonOption = None) -> int:
     """Show all that a model says about itself: data, licence, recipe, scores."""
-    from cellbasin.weights import load_weights
+    from cellbasin.weights import find_model, load_weights
 
-    path = Path(find_model(model))
+    path = find_model(model)
     facts = _facts(load_weights(path), path)
     if json_file:
         write_json(json_file, facts)
@@ -131,7 +93,7 @@ def add(
 
     Weights of other programs cannot be read yet.
     """
-    from cellbasin.weights import load_weights, model_names
+    from cellbasin.weights import SHIPPED, SUFFIX, known_models, load_weights, user_folder
 
     load_weights(file)
     open_models([file])  # a network that cannot be built is found now, not when it is used
@@ -140,11 +102,11 @@ def add(
         raise CommandError(
             f"found the name {chosen!r}, expected letters, digits, dots, - and _: choose another with --name"
         )
-    if chosen in model_names():
+    if known_models().get(chosen, user_folder()).parent == SHIPPED:
         raise CommandError(f"a model {chosen!r} ships with cellbasin; choose another name with --name")
     folder = user_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    _copy(file, folder / f"{chosen}{_SUFFIX}")
+    _copy(file, folder / f"{chosen}{SUFFIX}")
     print(f"added {chosen}: cellbasin segment INPUT --model {chosen}")
     return DONE
 
@@ -154,7 +116,9 @@ def export(
     path: Annotated[Path, Parameter(name="FILE", help="Where to write the weights file.")],
 ) -> int:
     """Write a copy of a model's weights file; formats of other programs cannot be written yet."""
-    source = Path(find_model(model))
+    from cellbasin.weights import find_model
+
+    source = find_model(model)
     target = path / source.name if path.is_dir() else path
     if target.exists():
         raise CommandError(f"{target}: found a file there, expected none: choose another name")

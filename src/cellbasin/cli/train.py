@@ -131,13 +131,12 @@ def _settings(name: str, minutes: float | None, epochs: int | None, seed: int, e
 
 
 def _start(start: str | None, network: str | None) -> tuple[Architecture, Weights | None]:
-    from cellbasin.cli.models import find_model
     from cellbasin.weights import HALF, PAPER, load_weights
 
     if start is not None:
         if network is not None:
             raise CommandError("found --network and --from, expected one of them: a model brings its network along")
-        weights = load_weights(find_model(start))
+        weights = load_weights(start)
         return weights.card.architecture, weights
     known = {"half": HALF, "paper": PAPER}
     if (network or "half") not in known:

@@ -43,9 +43,7 @@ def glow(rng: Generator, signal: Field, diameter: float) -> Field:
     sharp = blur(signal, log_between(rng, 0.5, 1.0 + 0.05 * diameter))
     haze = between(rng, 0, 0.4) * blur(signal, diameter * between(rng, 0.4, 2))
     area = signal.size / (20 * diameter**2)
-    ghosts = specks(
-        rng, signal.shape, rng.poisson(between(rng, 0, 0.5) * area), diameter * between(rng, 0.3, 0.7)
-    )
+    ghosts = specks(rng, signal.shape, rng.poisson(between(rng, 0, 0.5) * area), diameter * between(rng, 0.3, 0.7))
     wave = 1 + 0.3 * smooth_noise(rng, signal.shape, diameter * between(rng, 3, 10))
     dark = log_between(rng, 0.01, 0.4) * np.maximum(wave, 0.1)
     light = illumination(rng, signal.shape, between(rng, 0, 0.5))
@@ -60,9 +58,7 @@ def debris(rng: Generator, shape: tuple[int, ...], diameter: float) -> Field:
 
 def chromatin(rng: Generator, shape: tuple[int, ...], diameter: float) -> Field:
     """The texture of nuclei, about 1: grain, and dark nucleoli or bright foci; float32 (Y, X)."""
-    texture = 1 + between(rng, 0, 0.35) * fractal_noise(
-        rng, shape, max(1.5, diameter * log_between(rng, 0.06, 0.4))
-    )
+    texture = 1 + between(rng, 0, 0.35) * fractal_noise(rng, shape, max(1.5, diameter * log_between(rng, 0.06, 0.4)))
     spots = smooth_noise(rng, shape, max(1.5, diameter * between(rng, 0.08, 0.2)))
     hit = np.clip((spots - np.float32(between(rng, 1.1, 2.2))) * 3, 0, 1)
     return np.clip(texture + between(rng, -0.6, 0.9) * hit, 0.15, None)
@@ -81,11 +77,7 @@ def nuclei(rng: Generator, scene: Scene) -> NDArray:
 def _nuclear_channel(rng: Generator, scene: Scene, inside: Field) -> Field:
     """The image of the nuclei whose depth is `inside`, in focus: float32 (Y, X)."""
     body = solid(inside, log_between(rng, 0.1, 0.6))
-    return (
-        body
-        * scene.spread(brightness(rng, scene.number))
-        * chromatin(rng, scene.labels.shape, scene.diameter / 2)
-    )
+    return body * scene.spread(brightness(rng, scene.number)) * chromatin(rng, scene.labels.shape, scene.diameter / 2)
 
 
 def cytoplasm(rng: Generator, scene: Scene) -> NDArray:
@@ -101,9 +93,7 @@ def cytoplasm(rng: Generator, scene: Scene) -> NDArray:
     texture += between(rng, 0, 0.3) * fibres
     hole = 1 - between(rng, -0.3, 0.75) * solid(inside, 0.3)
     cells = (body + np.maximum(ruffle, -body)) * np.maximum(texture, 0.1) * hole
-    cells = cells * scene.spread(brightness(rng, scene.number)) * between(rng, 1, 1.6) + debris(
-        rng, shape, diameter
-    )
+    cells = cells * scene.spread(brightness(rng, scene.number)) * between(rng, 1, 1.6) + debris(rng, shape, diameter)
     stain = _nuclear_channel(rng, scene, inside)
     bleed = between(rng, 0, 0.12)
     both = glow(rng, cells + bleed * stain, diameter), glow(rng, stain + bleed * cells, diameter)
@@ -113,12 +103,8 @@ def cytoplasm(rng: Generator, scene: Scene) -> NDArray:
 def _lines(rng: Generator, scene: Scene, thinnest: float, thickest: float) -> Field:
     """Walls between cells, about 1 on the line, uneven along it: float32 (Y, X)."""
     width = max(0.7, scene.diameter * log_between(rng, thinnest, thickest))
-    uneven = 1 + between(rng, 0.1, 0.5) * fractal_noise(
-        rng, scene.labels.shape, max(2.0, 0.2 * scene.diameter)
-    )
-    edge = np.minimum(
-        scene.wall, np.where(scene.labels > 0, (1.6 - np.minimum(scene.depth, 1.6)) * scene.diameter, 99)
-    )
+    uneven = 1 + between(rng, 0.1, 0.5) * fractal_noise(rng, scene.labels.shape, max(2.0, 0.2 * scene.diameter))
+    edge = np.minimum(scene.wall, np.where(scene.labels > 0, (1.6 - np.minimum(scene.depth, 1.6)) * scene.diameter, 99))
     return np.exp(-((edge / np.float32(width)) ** 2)) * np.clip(uneven, 0.1, 2)
 
 
@@ -129,9 +115,7 @@ def membrane(rng: Generator, scene: Scene) -> NDArray:
     middle = between(rng, 0, 1.2) * (rng.random() < 0.4) * np.exp(-(np.minimum(inside, 3) ** 2))
     fill = log_between(rng, 0.02, 0.4) * np.maximum(1 + 0.5 * fractal_noise(rng, shape, 0.3 * diameter), 0)
     grain = between(rng, 0, 0.5) * np.maximum(smooth_noise(rng, shape, max(1.3, 0.06 * diameter)) - 1, 0)
-    signal = _lines(rng, scene, 0.02, 0.08) + (fill + middle + grain) * scene.spread(
-        brightness(rng, scene.number)
-    )
+    signal = _lines(rng, scene, 0.02, 0.08) + (fill + middle + grain) * scene.spread(brightness(rng, scene.number))
     large = np.exp(between(rng, 0, 0.5) * smooth_noise(rng, shape, 5 * diameter))
     return photon_camera(rng, glow(rng, (signal * large).astype(np.float32), diameter)[None])
 
@@ -153,9 +137,7 @@ def tissue(rng: Generator, scene: Scene) -> NDArray:
     inside = inner_depth(rng, scene, between(rng, 0.6, 0.85))
     patches = np.exp(between(rng, 0.3, 0.9) * fractal_noise(rng, shape, diameter * between(rng, 1.5, 5)))
     ring = np.exp(-(((np.minimum(scene.depth, 2) - 0.9) / 0.25) ** 2)) * (scene.labels > 0)
-    rough = np.clip(
-        1 + between(rng, 0.2, 0.6) * fractal_noise(rng, shape, max(1.5, 0.2 * diameter)), 0.05, None
-    )
+    rough = np.clip(1 + between(rng, 0.2, 0.6) * fractal_noise(rng, shape, max(1.5, 0.2 * diameter)), 0.05, None)
     level = scene.spread(brightness(rng, scene.number) ** 1.5, between(rng, 0, 0.3))
     walls = ring + between(rng, 0, 1) * _lines(rng, scene, 0.03, 0.1)
     cells = (walls + between(rng, 0.1, 0.7) * (scene.labels > 0)) * rough * level * patches

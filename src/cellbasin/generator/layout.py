@@ -92,9 +92,7 @@ def number_of_cells(area: float, diameter: float, count: int | None, density: fl
     return count
 
 
-def place(
-    rng: Generator, shape: Sequence[int], number: int, margin: float, clump: float, diameter: float
-) -> Floats:
+def place(rng: Generator, shape: Sequence[int], number: int, margin: float, clump: float, diameter: float) -> Floats:
     """`number` random points (number, D) in `shape` and `margin` px around it; `clump` > 0 gathers them.
 
     >>> place(np.random.default_rng(0), (50, 60), 7, 5.0, 1.0, 10.0).shape

@@ -79,9 +79,7 @@ def fractal_noise(rng: Generator, shape: Sequence[int], scale: float, octaves: i
     return np.asarray(total / np.float32(np.linalg.norm(strengths)), np.float32)
 
 
-def plane_waves(
-    rng: Generator, points: NDArray[np.float64], wavelength: float, waves: int = 8
-) -> NDArray[np.float64]:
+def plane_waves(rng: Generator, points: NDArray[np.float64], wavelength: float, waves: int = 8) -> NDArray[np.float64]:
     """Smooth noise at `points` (N, D) alone: a sum of waves of about `wavelength` px; (N,), deviation 1.
 
     >>> plane_waves(np.random.default_rng(0), np.zeros((3, 2)), 50).shape
@@ -127,9 +125,7 @@ def specks(rng: Generator, shape: Sequence[int], number: int, sigma: float) -> F
     field = np.zeros(tuple(shape), np.float32)
     if number <= 0 or field.size == 0:
         return field
-    np.add.at(
-        field.ravel(), rng.integers(field.size, size=number), rng.uniform(0.2, 1, number).astype(np.float32)
-    )
+    np.add.at(field.ravel(), rng.integers(field.size, size=number), rng.uniform(0.2, 1, number).astype(np.float32))
     field = np.maximum(blur(field, sigma), 0)
     return np.asarray(field / max(float(field.max()), 1e-9), np.float32)
 

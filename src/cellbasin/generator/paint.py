@@ -87,9 +87,7 @@ def _fill_pinholes(labels: Labels, smallest: int) -> None:
             continue
         window = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in windows[gap - 1])
         hole = gaps[window] == gap
-        at_border = any(
-            s.start == 0 or s.stop == n for s, n in zip(windows[gap - 1], labels.shape, strict=True)
-        )
+        at_border = any(s.start == 0 or s.stop == n for s, n in zip(windows[gap - 1], labels.shape, strict=True))
         around = np.unique(labels[window][ndimage.binary_dilation(hole) & ~hole])
         if len(around) == 1 and not at_border:
             labels[window][hole] = around[0]
@@ -171,9 +169,7 @@ class _Canvas:
             if window is None:
                 continue
             dy, dx = self.offsets(window, y, x)
-            t = np.clip((dy * step[0] + dx * step[1]) / max(float(step @ step), 1e-6), 0, 1).astype(
-                np.float32
-            )
+            t = np.clip((dy * step[0] + dx * step[1]) / max(float(step @ step), 1e-6), 0, 1).astype(np.float32)
             distance = np.hypot(dy - t * np.float32(step[0]), dx - t * np.float32(step[1]))
             depth = distance / (np.float32(start) + t * np.float32(end - start))
             self.draw(window, np.where(depth < 1, 0.6 + 0.4 * depth, _OUTSIDE).astype(np.float32), label)
@@ -217,9 +213,7 @@ def inner_depth(rng: Generator, scene: Scene, ratio: float, roundness: float = 0
     """
     field = np.full(scene.labels.shape, _OUTSIDE, np.float32)
     cells = scene.cells
-    for label, (k, window) in enumerate(
-        zip(scene.of, ndimage.find_objects(scene.labels), strict=True), start=1
-    ):
+    for label, (k, window) in enumerate(zip(scene.of, ndimage.find_objects(scene.labels), strict=True), start=1):
         a, b = cells.half_length[k], cells.half_width[k]
         size = ratio * np.sqrt(a * b) * rng.uniform(0.8, 1.2)
         stretch = np.clip((a / b) ** ((1 - roundness) / 2), 1, 2) * rng.uniform(1, 1.2)

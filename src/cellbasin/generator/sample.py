@@ -46,9 +46,7 @@ class _Kind:
 
 
 _ROUND = Layout(density=(0.04, 0.45))
-_SPREAD = Layout(
-    density=(0.1, 0.6), size_spread=(0.15, 0.4), aspect=(1, 2.2), wobble=(0.08, 0.2), warp=(0.02, 0.12)
-)
+_SPREAD = Layout(density=(0.1, 0.6), size_spread=(0.15, 0.4), aspect=(1, 2.2), wobble=(0.08, 0.2), warp=(0.02, 0.12))
 _BRANCHED = replace(_SPREAD, density=(0.05, 0.45), branches=(0, 5), wobble=(0.05, 0.15), warp=(0.02, 0.08))
 _SPINDLE = Layout(
     density=(0.05, 0.5),
@@ -68,9 +66,7 @@ _TILES = Layout(
     align=(0, 1),
     warp=(0.0, 0.08),
 )
-_CROWD = replace(
-    _ROUND, density=(0.5, 0.85), size_spread=(0.1, 0.3), wobble=(0.03, 0.12), tightness=(0.8, 1.0)
-)
+_CROWD = replace(_ROUND, density=(0.5, 0.85), size_spread=(0.1, 0.3), wobble=(0.03, 0.12), tightness=(0.8, 1.0))
 _RODS = Layout(
     "capsule",
     density=(0.1, 0.75),
@@ -99,9 +95,7 @@ _BOXES = replace(
     tightness=(1.0, 1.2),
     density=(0.1, 0.6),
 )
-_SHARDS = Layout(
-    "box", density=(0.1, 0.5), size_spread=(0.2, 0.6), aspect=(1, 3), wobble=(0.05, 0.2), power=(2, 5)
-)
+_SHARDS = Layout("box", density=(0.1, 0.5), size_spread=(0.2, 0.6), aspect=(1, 3), wobble=(0.05, 0.2), power=(2, 5))
 _RINGS = Layout(
     density=(0.6, 0.9),
     clump=(0, 1),

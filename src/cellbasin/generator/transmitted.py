@@ -81,18 +81,11 @@ def phase(rng: Generator, scene: Scene) -> NDArray:
     rim = blur(mask, diameter * between(rng, 0.03, 0.07))
     image = image + log_between(rng, 0.4, 2.5) * np.clip(rim - mask, -0.3, 1.0)
     image = image + log_between(rng, 0.06, 0.5) * blur(_granules(rng, scene), 0.6) * np.sqrt(thick)
-    if (
-        rng.random() < 0.7
-    ):  # thick cells retard light by more than half a wave: there the contrast turns round
+    if rng.random() < 0.7:  # thick cells retard light by more than half a wave: there the contrast turns round
         lift = between(rng, 0.2, 0.8) * dome(scene.depth, 0.4)
         image = np.where(scene.spread(round_up) > 0, image + lift, image)
     grain = between(rng, 0, 0.02) * fractal_noise(rng, shape, 3)
-    image = (
-        between(rng, 0.35, 0.6)
-        + log_between(rng, 0.4, 1.6) * image
-        + grain
-        + 0.5 * _dirt(rng, shape, diameter)
-    )
+    image = between(rng, 0.35, 0.6) + log_between(rng, 0.4, 1.6) * image + grain + 0.5 * _dirt(rng, shape, diameter)
     return _finish(rng, _float(image), between(rng, 0, 0.25))
 
 
@@ -129,9 +122,7 @@ def stained(rng: Generator, scene: Scene) -> NDArray:
     """Dark stained nuclei in pale fibrous tissue or smears: light absorbed by Beer's law."""
     shape, diameter = scene.labels.shape, scene.diameter
     level = brightness(rng, scene.number) * log_between(rng, 0.4, 1.6)
-    texture = np.clip(
-        1 + between(rng, 0, 0.4) * fractal_noise(rng, shape, max(1.5, 0.2 * diameter)), 0.2, None
-    )
+    texture = np.clip(1 + between(rng, 0, 0.4) * fractal_noise(rng, shape, max(1.5, 0.2 * diameter)), 0.2, None)
     stain = solid(scene.depth, log_between(rng, 0.05, 0.3)) * scene.spread(level) * texture
     fibres = 1.2 - 1.5 * np.abs(fractal_noise(rng, shape, diameter * between(rng, 0.6, 3)))
     patches = np.clip(between(rng, -0.5, 1.5) + smooth_noise(rng, shape, diameter * between(rng, 2, 5)), 0, 1)
@@ -145,9 +136,7 @@ def transmission(rng: Generator, scene: Scene) -> NDArray:
     """Particles in a transmission electron microscope: dark on light grey, each with its own darkness."""
     shape, diameter = scene.labels.shape, scene.diameter
     thick = dome(scene.depth, log_between(rng, 0.03, 0.6)) * scene.spread(brightness(rng, scene.number))
-    thick *= 1 - between(rng, 0.2, 0.9) * np.exp(
-        -((scene.wall / np.float32(0.9)) ** 2)
-    )  # light between touching ones
+    thick *= 1 - between(rng, 0.2, 0.9) * np.exp(-((scene.wall / np.float32(0.9)) ** 2))  # light between touching ones
     texture = 1 + between(rng, 0, 0.25) * fractal_noise(rng, shape, diameter)
     light = np.exp(-log_between(rng, 0.4, 2.5) * np.maximum(thick * texture, 0))
     film = 1 + between(rng, 0, 0.06) * fractal_noise(rng, shape, diameter)
@@ -168,16 +157,12 @@ def powder(rng: Generator, scene: Scene) -> NDArray:
     near, inside = np.minimum(scene.depth, 1), scene.labels > 0
     cracks = np.exp(-np.abs(smooth_noise(rng, shape, max(2.0, diameter * between(rng, 0.1, 0.3)))) * 4)
     rough = between(rng, 0, 0.2) * fractal_noise(rng, shape, max(2.0, diameter * between(rng, 0.1, 0.4)))
-    surface = (
-        0.45 + between(rng, 0.1, 0.6) * near ** between(rng, 3, 8) + rough - between(rng, 0, 0.3) * cracks
-    )
+    surface = 0.45 + between(rng, 0.1, 0.6) * near ** between(rng, 3, 8) + rough - between(rng, 0, 0.3) * cracks
     height = dome(scene.depth, 0.5) * (diameter / 2)
     surface = surface + between(rng, 0, 0.3) * _lit(rng, _float(height))
     shadow = 1 - between(rng, 0.2, 0.7) * blur(inside.astype(np.float32), 0.3 * diameter)
     ground = log_between(rng, 0.05, 0.35) * shadow * (1 + 0.2 * fractal_noise(rng, shape, diameter))
-    image = np.where(
-        inside, np.maximum(surface, 0.02) * scene.spread(brightness(rng, scene.number) ** 0.6), ground
-    )
+    image = np.where(inside, np.maximum(surface, 0.02) * scene.spread(brightness(rng, scene.number) ** 0.6), ground)
     return _finish(rng, blur(_float(image), between(rng, 0.4, 1)), between(rng, 0, 0.3))
 
 
@@ -187,16 +172,10 @@ def grains(rng: Generator, scene: Scene) -> NDArray:
     rough = between(rng, 0.03, 0.2) * fractal_noise(rng, shape, diameter * between(rng, 0.2, 0.8), octaves=4)
     streaks = between(rng, 0, 0.06) * smooth_noise(rng, shape, rng.permutation([2.0, diameter]).tolist())
     inside = solid(scene.depth, between(rng, 0.05, 0.2))
-    inside *= 1 - between(rng, 0.3, 0.9) * np.exp(
-        -((scene.wall / np.float32(1.2)) ** 2)
-    )  # a seam where grains touch
+    inside *= 1 - between(rng, 0.3, 0.9) * np.exp(-((scene.wall / np.float32(1.2)) ** 2))  # a seam where grains touch
     level = scene.spread(brightness(rng, scene.number) ** 0.3) * between(rng, 0.25, 0.5)
     sign = 1 if rng.random() < 0.75 else -1
-    edge = (
-        between(rng, 0, 0.2)
-        * np.exp(-(((np.minimum(scene.depth, 2) - 0.9) / 0.15) ** 2))
-        * (scene.labels > 0)
-    )
+    edge = between(rng, 0, 0.2) * np.exp(-(((np.minimum(scene.depth, 2) - 0.9) / 0.15) ** 2)) * (scene.labels > 0)
     image = between(rng, 0.3, 0.55) + (rough + streaks) * (1 - 0.7 * inside) + sign * (level * inside + edge)
     return _finish(rng, blur(_float(image), between(rng, 0.4, 1.4)), between(rng, 0, 0.2))
 
@@ -204,13 +183,9 @@ def grains(rng: Generator, scene: Scene) -> NDArray:
 def stones(rng: Generator, scene: Scene) -> NDArray:
     """Packed stones photographed from above: rough, lit from one side, dark gaps between them."""
     shape, diameter = scene.labels.shape, scene.diameter
-    gap = np.minimum(
-        scene.wall, np.where(scene.labels > 0, (1.3 - np.minimum(scene.depth, 1.3)) * diameter, 0)
-    )
+    gap = np.minimum(scene.wall, np.where(scene.labels > 0, (1.3 - np.minimum(scene.depth, 1.3)) * diameter, 0))
     height = np.sqrt(np.minimum(gap, diameter / 3)) * np.sqrt(diameter) * between(rng, 0.2, 0.6)
-    height = height + between(rng, 0.01, 0.06) * diameter * fractal_noise(
-        rng, shape, 0.35 * diameter, octaves=4
-    )
+    height = height + between(rng, 0.01, 0.06) * diameter * fractal_noise(rng, shape, 0.35 * diameter, octaves=4)
     rough = between(rng, 0.05, 0.25) * fractal_noise(rng, shape, max(2.0, 0.15 * diameter))
     tone = scene.spread(brightness(rng, scene.number), between(rng, 0.2, 1.6)) * between(rng, 0.3, 0.6)
     shade = 1 - between(rng, 0.5, 0.95) * np.exp(-((gap / (diameter * between(rng, 0.03, 0.08))) ** 2))
@@ -227,9 +202,7 @@ def rings(rng: Generator, scene: Scene) -> NDArray:
     rough = fractal_noise(rng, shape, max(2.0, diameter * between(rng, 0.15, 0.6)), octaves=4)
     image = between(rng, 0.15, 0.45) * (1 + between(rng, 0.1, 0.5) * rough)
     image = np.where(wall, between(rng, 0.6, 0.9) * (1 + 0.12 * rough), image)
-    inner = scene.spread(between(rng, 0.1, 0.35) * brightness(rng, scene.number)) * (
-        1 + between(rng, 0, 0.4) * rough
-    )
+    inner = scene.spread(between(rng, 0.1, 0.35) * brightness(rng, scene.number)) * (1 + between(rng, 0, 0.4) * rough)
     image = np.where(core, inner, image)
     return _finish(rng, blur(_float(image), between(rng, 0.6, 1.5)), between(rng, 0, 0.3))
 
@@ -240,9 +213,5 @@ def dark_rods(rng: Generator, scene: Scene) -> NDArray:
     body = blur(_float(body), between(rng, 0.5, 1.2))
     halo = blur(body, scene.diameter * between(rng, 0.15, 0.6))
     image = between(rng, 0.4, 0.7) - between(rng, 0.2, 0.5) * (body - between(rng, 0.2, 0.9) * halo)
-    image = (
-        image
-        + between(rng, 0, 0.02) * fractal_noise(rng, image.shape, 3)
-        + 0.3 * _dirt(rng, image.shape, 30.0)
-    )
+    image = image + between(rng, 0, 0.02) * fractal_noise(rng, image.shape, 3) + 0.3 * _dirt(rng, image.shape, 30.0)
     return _finish(rng, _float(image), between(rng, 0, 0.3))

@@ -27,9 +27,7 @@ def _draw(
         if np.any(low >= high):
             continue
         window = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        grid = np.stack(
-            np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), axis=-1
-        )
+        grid = np.stack(np.meshgrid(*[np.arange(a, b) for a, b in zip(low, high, strict=True)], indexing="ij"), axis=-1)
         own = np.linalg.norm((grid * step - middle) @ turn, axis=-1).astype(np.float32)
         nearer = (own < 1) & (own < depth[window])
         depth[window][nearer] = own[nearer]
@@ -70,9 +68,7 @@ def generate_volume(
     room = np.prod(extent + 0.5 * diameter) / (np.pi / 6 * diameter**3)
     number = int(np.ceil(density * room)) if count is None else count
     if not 0 <= number <= max(1, room):
-        raise ValueError(
-            f"count={number}: expected 0 to {max(1, int(room))} nuclei of diameter {diameter:g} px"
-        )
+        raise ValueError(f"count={number}: expected 0 to {max(1, int(room))} nuclei of diameter {diameter:g} px")
     centre = place(rng, extent.tolist(), number, 0.25 * diameter, between(rng, 0, 1), diameter)
     size = diameter * np.exp(0.12 * np.clip(rng.standard_normal(number), -2, 2))
     bounds = np.stack([np.full(3, -0.25 * diameter), extent + 0.25 * diameter])

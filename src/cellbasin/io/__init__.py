@@ -3,9 +3,9 @@
 from .atomic import atomic
 from .errors import ReadError, WriteError
 from .find import Record, find_images, find_pairs, natural_key, read_index
+from .outputs import OUTPUTS, Output, check_outputs, save
 from .overlay import display, flow_colours, overlay
 from .read import SUFFIXES, read_image, read_labels
-from .outputs import OUTPUTS, Output, check_outputs, save
 from .vector import write_geojson, write_outlines_text, write_rois
 from .write import write_flows, write_labels, write_overlay, write_seg, write_table
 

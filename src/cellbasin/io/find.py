@@ -164,9 +164,7 @@ def read_index(folder: str | os.PathLike[str], split: str | None = None) -> list
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ReadError(
-            f"{folder}: no such folder; expected a data set with {_INDEX} or pairs of image and labels"
-        )
+        raise ReadError(f"{folder}: no such folder; expected a data set with {_INDEX} or pairs of image and labels")
     index = folder / _INDEX
     if index.is_file():
         records = _indexed(index)
@@ -175,11 +173,7 @@ def read_index(folder: str | os.PathLike[str], split: str | None = None) -> list
             known = sorted({record.split for record in records})
             raise ReadError(f"{index}: found no line for split {split!r}; expected one of {known}")
         return kept
-    parts = [
-        folder / name
-        for name in (("train", "test") if split is None else (split,))
-        if (folder / name).is_dir()
-    ]
+    parts = [folder / name for name in (("train", "test") if split is None else (split,)) if (folder / name).is_dir()]
     records = []
     for part in parts or [folder]:
         for image, masks in find_pairs(part):
@@ -195,10 +189,7 @@ def natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:
     'A9'
     """
     parts = re.split(r"([0-9]+)", str(path))
-    keys = [
-        (0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part.casefold())
-        for part in parts
-    ]
+    keys = [(0, int(part), part) if part.isascii() and part.isdigit() else (1, 0, part.casefold()) for part in parts]
     return (*keys, (2, 0, str(path)))
 
 
@@ -214,9 +205,7 @@ def _expand(path: Path) -> list[Path]:
     else:
         raise ReadError(f"{path}: no such file or folder; expected images: check the name")
     if not images:
-        raise ReadError(
-            f"{path}: found no image with this {where}; expected files ending in {' '.join(SUFFIXES)}"
-        )
+        raise ReadError(f"{path}: found no image with this {where}; expected files ending in {' '.join(SUFFIXES)}")
     return images
 
 
@@ -235,8 +224,7 @@ def _images_among(paths: Iterable[Path]) -> list[Path]:
 def _is_result_of(path: Path, stems: set[tuple[Path, str]]) -> bool:
     parent = path.resolve().parent
     return any(
-        path.stem.endswith(ending) and (parent, path.stem.removesuffix(ending)) in stems
-        for ending in OUTPUT_ENDINGS
+        path.stem.endswith(ending) and (parent, path.stem.removesuffix(ending)) in stems for ending in OUTPUT_ENDINGS
     )
 
 
@@ -260,9 +248,7 @@ def _indexed(index: Path) -> list[Record]:
         raise ReadError(f"{index}: found no lines; expected one for each image")
     absent = [column for column in ("source", "split", "name") if column not in rows[0]]
     if absent:
-        raise ReadError(
-            f"{index}: found no column {_listed(absent)}; expected at least source, split and name"
-        )
+        raise ReadError(f"{index}: found no column {_listed(absent)}; expected at least source, split and name")
     return [_record(index, number, row) for number, row in enumerate(rows, 2)]
 
 
@@ -270,14 +256,11 @@ def _record(index: Path, number: int, row: dict[str, str]) -> Record:
     base = index.parent / row["source"] / row["split"]
     name = row["name"]
     images = [path for suffix in (".png", ".jpg", *SUFFIXES) if (path := base / f"{name}{suffix}").is_file()]
-    masks = [
-        path for suffix in _LABEL_SUFFIXES if (path := base / f"{name}{MASK_ENDINGS[0]}{suffix}").is_file()
-    ]
+    masks = [path for suffix in _LABEL_SUFFIXES if (path := base / f"{name}{MASK_ENDINGS[0]}{suffix}").is_file()]
     if not images or not masks:
         wanted = f"{name}.png" if not images else f"{name}{MASK_ENDINGS[0]}.png"
         raise ReadError(
-            f"{index}: line {number} names {base / wanted}, which does not exist; "
-            "expected a file for every line"
+            f"{index}: line {number} names {base / wanted}, which does not exist; expected a file for every line"
         )
     diameter, objects = (
         _number(index, number, row, "median_diameter_px"),

@@ -84,9 +84,7 @@ def check_outputs(what: Iterable[str]) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(what))
     unknown = [name for name in names if name not in OUTPUTS]
     if unknown or not names:
-        raise ValueError(
-            f"found {', '.join(unknown) or 'nothing'} to save; expected some of {', '.join(OUTPUTS)}"
-        )
+        raise ValueError(f"found {', '.join(unknown) or 'nothing'} to save; expected some of {', '.join(OUTPUTS)}")
     return names
 
 

@@ -12,9 +12,7 @@ _NUCLEUS = np.array([0.30, 0.40, 1.00], np.float32)
 _GOLDEN = 0.6180339887498949
 
 
-def overlay(
-    image: np.ndarray | Image, labels: np.ndarray, channels: tuple[int, ...] | None = None
-) -> np.ndarray:
+def overlay(image: np.ndarray | Image, labels: np.ndarray, channels: tuple[int, ...] | None = None) -> np.ndarray:
     """Draw the outlines of objects into an image, each object in its own colour.
 
     Parameters
@@ -41,9 +39,7 @@ def overlay(
     """
     picture = display(image, channels)
     if labels.shape != picture.shape[:2]:
-        raise ValueError(
-            f"found labels of shape {labels.shape}; expected {picture.shape[:2]}, that of the image"
-        )
+        raise ValueError(f"found labels of shape {labels.shape}; expected {picture.shape[:2]}, that of the image")
     edge = _edges(labels, _thickness(labels))
     picture[edge] = _palette(bright_ground=np.median(picture[::4, ::4]) > 150)[labels[edge] % 256]
     return picture
@@ -69,9 +65,7 @@ def display(image: np.ndarray | Image, channels: tuple[int, ...] | None = None) 
     """
     image = as_image(image)
     if image.spatial_axes != "YX":
-        raise ValueError(
-            f"found an image with axes {image.axes}; expected a two-dimensional one: take one plane of it"
-        )
+        raise ValueError(f"found an image with axes {image.axes}; expected a two-dimensional one: take one plane of it")
     planes = image.channels_first
     if channels is not None:
         if not 1 <= len(channels) <= 2 or not all(0 <= channel < len(planes) for channel in channels):
@@ -143,10 +137,7 @@ def _stretch_rgb(rgb: np.ndarray) -> np.ndarray:
         return _stretch(rgb, joint)
     faint = 0.05 * (joint[1] - joint[0])
     each = [_limits(rgb[..., channel]) for channel in range(3)]
-    parts = [
-        _stretch(rgb[..., i], limits if limits[1] - limits[0] > faint else joint)
-        for i, limits in enumerate(each)
-    ]
+    parts = [_stretch(rgb[..., i], limits if limits[1] - limits[0] > faint else joint) for i, limits in enumerate(each)]
     return np.stack(parts, axis=-1)
 
 

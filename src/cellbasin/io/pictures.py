@@ -73,9 +73,7 @@ def _to_array(path: Path, picture: Pillow.Image, *, indices: bool) -> Raw:
     elif mode in ("P", "PA", "RGBA", "RGBX", "CMYK", "YCbCr"):
         picture = picture.convert("RGB")
     if picture.mode not in ("L", "RGB", "I", "F") and not picture.mode.startswith("I;16"):
-        raise ReadError(
-            f"{path}: found a picture of mode {mode}; expected gray or RGB: save it as RGB or as TIFF"
-        )
+        raise ReadError(f"{path}: found a picture of mode {mode}; expected gray or RGB: save it as RGB or as TIFF")
     array = np.asarray(picture)
     array = array.astype(array.dtype.newbyteorder("="), copy=False)
     return Raw(array, "YX" if array.ndim == 2 else "YXS")

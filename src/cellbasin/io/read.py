@@ -97,9 +97,7 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
         )
     labels = array.astype(np.int32)
     if array.dtype.kind == "f" and not np.array_equal(labels, array):
-        raise ReadError(
-            f"{path}: found fractional values; expected whole numbers: is this the image, not its labels?"
-        )
+        raise ReadError(f"{path}: found fractional values; expected whole numbers: is this the image, not its labels?")
     return labels
 
 
@@ -133,8 +131,7 @@ def _kind(path: Path) -> str:
         raise ReadError(f"{path}: no such file; expected an image: check the name")
     if path.suffix.lower() not in SUFFIXES:
         raise ReadError(
-            f"{path}: found a file ending in {path.suffix!r}; expected one of {' '.join(SUFFIXES)}: "
-            "save it as TIFF"
+            f"{path}: found a file ending in {path.suffix!r}; expected one of {' '.join(SUFFIXES)}: save it as TIFF"
         )
     with path.open("rb") as file:
         start = file.read(8)

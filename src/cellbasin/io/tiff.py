@@ -57,8 +57,7 @@ def read_tiff(path: Path) -> Raw:
         alpha = bool(series.keyframe.extrasamples) and series.keyframe.extrasamples[-1] in _ALPHA
     if complaints:
         raise ReadError(
-            f"{path}: found a damaged TIFF file ({complaints[0]}); expected a whole one: "
-            "copy or export it again"
+            f"{path}: found a damaged TIFF file ({complaints[0]}); expected a whole one: copy or export it again"
         )
     if axes.endswith("S") and alpha:
         array = array[..., 0] if array.shape[-1] == 2 else array[..., :-1]

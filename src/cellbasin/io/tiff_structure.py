@@ -70,8 +70,7 @@ def check_structure(path: Path, tif: Any, series: Any) -> None:
     for number, page in enumerate(series.pages):
         if page is None:
             raise ReadError(
-                f"{path}: page {number} of the image is missing; "
-                "expected all pages, and all files of a set, in place"
+                f"{path}: page {number} of the image is missing; expected all pages, and all files of a set, in place"
             )
         _check_segments(path, page, page.parent.filehandle.size)  # a page may lie in another file of the set
 
@@ -79,9 +78,7 @@ def check_structure(path: Path, tif: Any, series: Any) -> None:
 def _check_segments(path: Path, page: Any, size: int) -> None:
     offsets, counts = page.dataoffsets, page.databytecounts
     if len(offsets) != len(counts) or not offsets or min(offsets) <= 0 or min(counts) <= 0:
-        raise ReadError(
-            f"{path}: found pieces of the image without data; expected all: copy or export the file again"
-        )
+        raise ReadError(f"{path}: found pieces of the image without data; expected all: copy or export the file again")
     _check_end(path, max(start + length for start, length in zip(offsets, counts, strict=True)), size)
 
 
@@ -90,9 +87,7 @@ def _check_directories(path: Path, file: BinaryIO, size: int) -> None:
     seen = set()
     while offset:
         if offset in seen:
-            raise ReadError(
-                f"{path}: found directories that run in a circle; expected a TIFF file: export it again"
-            )
+            raise ReadError(f"{path}: found directories that run in a circle; expected a TIFF file: export it again")
         seen.add(offset)
         try:
             offset = _check_directory(path, file, layout, offset, size)

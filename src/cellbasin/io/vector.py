@@ -102,9 +102,7 @@ def write_geojson(
                 f"found object {label} in the labels but not in the table; expected the table of these labels"
             )
         features.append(_feature(label, list(pieces), rows[label] if rows else {}))
-    text = json.dumps(
-        {"type": "FeatureCollection", "features": features}, separators=(",", ":"), allow_nan=False
-    )
+    text = json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"), allow_nan=False)
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="ascii")
 

@@ -54,15 +54,13 @@ def write_labels(
     highest = int(labels.max()) if labels.size else 0
     if labels.dtype.kind not in "iu" or labels.ndim not in (2, 3) or not labels.size or labels.min() < 0:
         raise ValueError(
-            f"found labels {labels.dtype} {labels.shape}; "
-            "expected whole numbers from 0 on, (Y, X) or (Z, Y, X)"
+            f"found labels {labels.dtype} {labels.shape}; expected whole numbers from 0 on, (Y, X) or (Z, Y, X)"
         )
     if suffix not in (".tif", ".tiff", ".png"):
         raise ValueError(f"{path}: found the ending {suffix!r}; expected .tif or .png for labels")
     if suffix == ".png" and (highest > 65535 or labels.ndim != 2):
         raise ValueError(
-            f"{path}: a PNG file holds 65535 objects in two dimensions; "
-            f"write .tif for {highest} in {labels.ndim}"
+            f"{path}: a PNG file holds 65535 objects in two dimensions; write .tif for {highest} in {labels.ndim}"
         )
     stored = labels.astype(np.uint16 if highest <= 65535 else np.uint32)
     with atomic(path) as temporary:
@@ -95,8 +93,7 @@ def write_flows(
     """
     if flow.shape != (probability.ndim, *probability.shape) or probability.ndim not in (2, 3):
         raise ValueError(
-            f"found flow {flow.shape} and probability {probability.shape}; "
-            "expected (2, Y, X) and (Y, X), or in 3D"
+            f"found flow {flow.shape} and probability {probability.shape}; expected (2, Y, X) and (Y, X), or in 3D"
         )
     names = [*(f"flow {axis}" for axis in "zyx"[-len(flow) :]), "probability"]
     stack = np.concatenate([flow, probability[None]]).astype(np.float32)
@@ -104,9 +101,7 @@ def write_flows(
     if probability.ndim == 3:
         stack, axes, names = np.moveaxis(stack, 0, 1), "ZCYX", names * len(probability)
     with atomic(path) as temporary:
-        _write_tiff(
-            temporary, stack, axes, voxel_size, provenance, {"Labels": names, "min": -1.0, "max": 1.0}
-        )
+        _write_tiff(temporary, stack, axes, voxel_size, provenance, {"Labels": names, "min": -1.0, "max": 1.0})
 
 
 def _write_tiff(
@@ -226,8 +221,7 @@ def write_seg(
     """
     if labels.ndim != 2 or flow.shape != (2, *labels.shape) or probability.shape != labels.shape:
         raise ValueError(
-            f"found labels {labels.shape} and flow {flow.shape}; expected two dimensions: "
-            "save volumes as labels"
+            f"found labels {labels.shape} and flow {flow.shape}; expected two dimensions: save volumes as labels"
         )
     masks = labels.astype(np.uint16 if labels.max() < 65535 else np.uint32)
     inside = np.clip(probability, 1e-6, 1 - 1e-6)
