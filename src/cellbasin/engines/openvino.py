@@ -16,6 +16,10 @@ from cellbasin.weights import Weights
 # OpenVINO's name of the type that everything not quantised is computed in.
 HINTS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
 
+# Kernels made for a tile's shape are kept for the next tile of that shape; without a bound, many small images of
+# different sizes would cost 3 MB each.
+KERNELS_KEPT = 300
+
 
 class OpenVINOEngine:
     """One tile per request and one request per thread: a tile's maps stay near the processor, and its result
@@ -45,6 +49,7 @@ class OpenVINOEngine:
                 "NUM_STREAMS": threads,
                 "INFERENCE_NUM_THREADS": threads,
                 "ENABLE_CPU_PINNING": False,
+                "CPU_RUNTIME_CACHE_CAPACITY": KERNELS_KEPT,
             },
         )
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
