@@ -35,7 +35,7 @@ def demo(output: Path, what: str) -> int:
         main(["segment", *files, "--channels", channels, "--out", str(output), "--save", what])
         for channels, files in draw(output / "images").items()
     ]
-    print(f"the images are in {output.resolve()}/images, the results in {output.resolve()}")  # noqa: T201
+    print(f"the images are in {output.resolve()}/images, the results in {output.resolve()}")
     return max(codes)
 
 

@@ -208,3 +208,20 @@ def test_ranges_that_do_not_fit(ranges: dict[str, float]) -> None:
 
     with pytest.raises(WeightsError, match="int8 range"):
         build_graph(Weights(CARD, tensors(), ""), ranges)
+
+
+@pytest.mark.parametrize("field", [{"diameter": "abc"}, {"diameter": float("nan")}, {"diameter": 0}, {"ranges": [1]}])
+def test_headers_with_nonsense(tmp_path: Path, field: dict) -> None:
+    save_weights(tmp_path / "odd.safetensors", replace(CARD, **field), tensors())
+    with pytest.raises(WeightsError, match="cannot be understood"):
+        load_weights(tmp_path / "odd.safetensors")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e5])
+def test_values_that_the_file_cannot_hold(tmp_path: Path, value: float) -> None:
+    bad = tensors()
+    first = next(iter(bad))
+    bad[first] = np.full_like(bad[first], value)
+    with pytest.raises(WeightsError, match="not written"):
+        save_weights(tmp_path / "bad.safetensors", CARD, bad)
+    assert not list(tmp_path.iterdir())

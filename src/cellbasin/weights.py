@@ -117,8 +117,15 @@ def load_weights(name_or_path: str | Path) -> Weights:
 
 
 def save_weights(path: str | Path, card: Card, tensors: dict[str, np.ndarray], dtype: type = np.float16) -> None:
-    """Write a weights file (float16 by default: 13 MB for the shipped network); written aside, then renamed."""
+    """Write a weights file (float16 by default: 13 MB for the shipped network); written aside, then renamed.
+
+    Raises WeightsError for values that the file cannot hold.
+    """
     path = Path(path)
+    limit = np.finfo(dtype).max
+    for key, value in tensors.items():
+        if not (np.abs(value) <= limit).all():
+            raise WeightsError(f"tensor {key!r} holds values that are not finite or above {limit:g}: not written")
     header = {"format": FORMAT, **asdict(card)}
     data = save(
         {key: np.ascontiguousarray(value, dtype) for key, value in tensors.items()},
@@ -174,6 +181,14 @@ def _parse(header: str, path: Path) -> Card:
             )
         architecture = Architecture(**fields.pop("architecture"))
         fields["sources"] = tuple(fields.get("sources", ()))
-        return Card(architecture=architecture, **fields)
-    except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        card = Card(architecture=architecture, **fields)
+        for name in ("recipe", "scores", "size_model", "ranges"):
+            if not isinstance(getattr(card, name), dict):
+                raise TypeError(f"{name} is not a table")
+        if not 1 <= float(card.diameter) <= 10000:
+            raise ValueError(f"diameter is {card.diameter}")
+        return card
+    except WeightsError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise WeightsError(f"{path}: the header cannot be understood ({error!r})") from error
