@@ -37,15 +37,9 @@ def main() -> None:
         image = Image(sample.image, sample.axes)
         found = model.segment(image, channels=channels)
         tiles.append(overlay(image, found.labels, channels))
-        print(
-            f"{kind}: {len(found)} objects found, {sample.labels.max()} drawn, diameter {found.diameter:.1f} of {diameter}"
-        )
-    rows = [
-        np.concatenate(
-            [np.pad(t, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for t in tiles[i : i + COLUMNS]], 1
-        )
-        for i in range(0, len(tiles), COLUMNS)
-    ]
+        print(f"{kind}: {len(found)} found, {sample.labels.max()} drawn; diameter {found.diameter:.1f} of {diameter}")
+    framed = [np.pad(tile, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for tile in tiles]
+    rows = [np.concatenate(framed[i : i + COLUMNS], axis=1) for i in range(0, len(framed), COLUMNS)]
     TARGET.parent.mkdir(parents=True, exist_ok=True)
     Pillow.fromarray(np.concatenate(rows)[:-GAP, :-GAP]).save(TARGET, optimize=True)
     print(f"wrote {TARGET}")
