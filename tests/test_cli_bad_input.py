@@ -16,6 +16,8 @@ import pytest
 import tifffile
 from cli_helpers import Run, assert_one_line, image, leftovers, run, save_image, small_model
 from PIL import Image as Pillow
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 from cellbasin.io import read_labels
 from cellbasin.weights import Card, load_weights, save_weights
@@ -169,9 +171,10 @@ def _missing_tensor(path: Path, small: Path) -> None:
 
 
 def _not_finite(path: Path, small: Path) -> None:
-    weights = load_weights(small)
-    name = next(iter(weights.tensors))
-    save_weights(path, weights.card, {**weights.tensors, name: weights.tensors[name] * np.float32("nan")})
+    with safe_open(small, framework="numpy") as file:
+        header, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}
+    name = next(iter(tensors))
+    save_file({**tensors, name: tensors[name] * np.float16("nan")}, path, metadata=header)
 
 
 def _cut_short(path: Path, small: Path) -> None:

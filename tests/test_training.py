@@ -61,7 +61,7 @@ def test_flows_of_a_crop_lead_from_rim_to_centre_whatever_the_turn(seed):
     labels = ((y - 90) ** 2 + (x - 110) ** 2 < 40**2).astype(np.int32)
     source = prepare(Annotated(labels[None] * 100.0, labels, "disk", "made"))
     crop = draw_crop(source, 96, replace(PLAIN, scale=(0.7, 1.4)), np.random.default_rng(seed))
-    inside = crop.target[2] > 0
+    inside = (crop.target[2] > 0) & (crop.target[3] > 0)
     if inside.sum() < 200 or inside[0].any() or inside[-1].any() or inside[:, 0].any() or inside[:, -1].any():
         return
     rows, columns = np.nonzero(inside)
