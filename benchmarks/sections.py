@@ -56,13 +56,13 @@ def conversions(bench: Bench) -> list[Row]:
     """Flows → labels with quality control, and labels → flows."""
     _warm_up(bench)
     rows = []
-    for field in _fields((512, 1024) if bench.quick else (512, 1024, 2048)):
+    for field in _fields((512,) if bench.quick else (512, 1024, 2048)):
         say(f"  {field}")
         mine, other = _stage_both(bench, field.labels)
         rows.append(_timed(bench, f"flows → labels: {field}", "flows_to_labels", mine, other, field.labels))
-        labels = stage(bench.folder, "labels", labels=field.labels)
+        labels = stage(bench.folder, f"labels-{next(_NUMBERS)}", labels=field.labels)
         rows.append(_timed(bench, f"labels → flows: {field}", "labels_to_flows", labels, labels))
-    field = inputs.generated(1024)
+    field = inputs.generated(512 if bench.quick else 1024)
     mine, other = _stage_both(bench, field.labels, inputs.predicted_like)
     case = f"blurred, noisy flows → labels: {field}"
     rows.append(_timed(bench, case, "flows_to_labels", mine, other, field.labels))
@@ -154,11 +154,10 @@ def _load_models(bench: Bench) -> dict[str, tuple[Worker, str]]:
 
 def _pipeline_cases(bench: Bench, trained: bool) -> list[tuple[inputs.Field, float | None]]:
     """Fields and diameters; 2048² with a given diameter is in the section on memory."""
-    generated, real = [inputs.generated(512)], [inputs.real(512)]
+    images: list[inputs.Field | None] = [inputs.generated(512)]
     if not bench.quick:
-        generated.append(inputs.generated(1024))
-        real.append(inputs.real(1024))
-    fields = [*generated, *(field for field in real if field is not None)]
+        images += [inputs.generated(1024), inputs.real(512), inputs.real(1024)]
+    fields = [field for field in images if field is not None]
     cases: list[tuple[inputs.Field, float | None]] = [(field, field.diameter) for field in fields]
     if trained and bench.paper.sized:
         more = [] if bench.quick else [inputs.generated(2048)]
