@@ -14,6 +14,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +38,9 @@ from cellbasin.metrics import summarise
 from cellbasin.model import Model, load_model
 from cellbasin.version import VERSION
 
-OUTPUT = Path(__file__).parent.parent / "output" / "accuracy"
+ROOT = Path(__file__).parent.parent
+OUTPUT = ROOT / "output" / "accuracy"
+TEST_LOG = ROOT / "docs" / "test-log.jsonl"
 SHOWN = (0.5, 0.75, 0.9)
 IGNORE = 65535
 WORST = 10
@@ -59,6 +62,8 @@ def main() -> int:
         records = limit_per_source(records, arguments.limit) if arguments.limit else records
         found = _evaluate(model, records, arguments.diameter)
         results["evaluation"] = found.as_dict()
+        if arguments.split == "test":
+            _log_look(model, found, arguments)
         report += [source_table(found), worst_images(model, records, found, arguments.diameter, arguments.out)]
     else:
         say(f"scores on real images: skipped, no data set in {data_root()} (set CELLBASIN_DATA)")
@@ -97,6 +102,21 @@ def _evaluate(model: Model, records: Sequence[Record], diameter: str) -> Evaluat
             say(f"{done} of {len(records)} images, {time.perf_counter() - started:.0f} s")
 
     return evaluate(model, records, diameter=diameter, report=report)
+
+
+def _log_look(model: Model, found: Evaluation, arguments: argparse.Namespace) -> None:
+    """Everybody may see how often the test split was looked at."""
+    line = {
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "version": VERSION,
+        "models": {weights.card.name: weights.sha256 for weights in model.weights},
+        "precision": model.engines[0].precision,
+        "diameter": arguments.diameter,
+        "images": len(found.images),
+        **{f"ap_at_{t}": [round(interval.mean, 4) for interval in found.at(t)] for t in SHOWN},
+    }
+    with TEST_LOG.open("a") as file:
+        file.write(json.dumps(line) + "\n")
 
 
 def source_table(found: Evaluation) -> str:
