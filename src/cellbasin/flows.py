@@ -1,7 +1,7 @@
 """Flows of labelled objects: from every pixel a unit vector along the way to its object's centre.
 
-Heat that is fed in at an object's centre and leaks out at its border makes a landscape whose uphill direction leads every
-pixel, around corners if need be, to the centre (paper, Methods, "Auxiliary representation"; the network learns to predict it).
+Heat that is fed in at an object's centre and leaks out at its border makes a landscape whose uphill direction leads
+every pixel, around corners if need be, to the centre. The network learns to predict these directions.
 """
 
 from __future__ import annotations
@@ -68,10 +68,12 @@ def _fill_flows(labels: NDArray[np.int32], wanted: NDArray[np.bool_], flow: NDAr
 
 
 def _compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Check labels and return them, contiguous and renumbered if their values are large, with the value of every number."""
+    """Check labels and return them, contiguous and small-numbered, with the value that every number stands for."""
     if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
         found = getattr(labels, "dtype", type(labels).__name__)
-        raise TypeError(f"labels must be an array of integers, found {found}; convert them, e.g. labels.astype('int32')")
+        raise TypeError(
+            f"labels must be an array of integers, found {found}; convert them, e.g. labels.astype('int32')"
+        )
     if labels.ndim not in (2, 3):
         raise ValueError(f"labels must be 2D (Y, X) or 3D (Z, Y, X), found shape {labels.shape}")
     largest = int(labels.max(initial=0))
@@ -99,8 +101,6 @@ def _groups(boxes: NDArray[np.int64], wanted: NDArray[np.int64]) -> list[NDArray
 def _bounding_boxes(volume, largest):  # type: ignore[no-untyped-def]
     """Return the inclusive box (z0, y0, x0, z1, y1, x1) and the pixel count of every label."""
     boxes = np.empty((largest + 1, 6), np.int64)
-    boxes[:, :3] = np.iinfo(np.int64).max
-    boxes[:, 3:] = -1
     counts = np.zeros(largest + 1, np.int64)
     depth, height, width = volume.shape
     for z in range(depth):
@@ -114,11 +114,10 @@ def _bounding_boxes(volume, largest):  # type: ignore[no-untyped-def]
                     x += 1
                 if label > 0:
                     box = boxes[label]
+                    if counts[label] == 0:
+                        box[0], box[1], box[2], box[3], box[4], box[5] = z, y, start, z, y, x - 1
                     counts[label] += x - start
-                    box[0] = min(box[0], z)
-                    box[1] = min(box[1], y)
-                    box[2] = min(box[2], start)
-                    box[3] = max(box[3], z)
-                    box[4] = max(box[4], y)
-                    box[5] = max(box[5], x - 1)
+                    box[1], box[4] = min(box[1], y), max(box[4], y)
+                    box[2], box[5] = min(box[2], start), max(box[5], x - 1)
+                    box[3] = z
     return boxes, counts
