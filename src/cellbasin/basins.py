@@ -68,7 +68,7 @@ def _collect(flow, probability, threshold, first, last, field):  # type: ignore[
     return finite
 
 
-# A path is followed in stages, from pixel to pixel, so that all pixels that come by share the rest of the way. Where the
+# A path is followed in stages, from pixel to pixel, so that all pixels that come by share the rest of it. Where the
 # flow is certain, as long as 1, a stage is the neighbour that it points to: that is exact, however thin the object.
 # Elsewhere it is a few interpolated steps. A pixel whose path leaves the inside belongs to no object: true flows never
 # do that, and most objects made of such pixels would be false.

@@ -208,16 +208,36 @@ def _diffuse(heat, spare, weight, strides, sources, steps):  # type: ignore[no-u
     reach = origin(strides)
     share = 1.0 / sources.size
     block = np.empty(_BLOCK + 2)
+    starts, length = _blocks_in_use(weight, reach)
     for _ in range(steps):
         for source in sources:
             heat[source] += share
-        for start in range(reach, heat.size - reach, _BLOCK):
-            stop = min(start + _BLOCK, heat.size - reach)
+        for start in starts:
+            stop = min(start + length, heat.size - reach)
             n = stop - start
             _block_sums(heat, start - 1, stop + 1, strides, block[: n + 2])
             _weighted(block[:n], block[1 : n + 1], block[2 : n + 2], weight[start:stop], spare[start:stop])
         heat, spare = spare, heat
     return heat, spare
+
+
+@jit
+def _blocks_in_use(weight, reach):  # type: ignore[no-untyped-def]
+    """Return the starts of the blocks that hold pixels of the object, and their length: small where it fills little."""
+    filled = 0
+    for i in range(weight.size):
+        filled += weight[i] > 0
+    length = _BLOCK if 8 * filled > weight.size else _BLOCK // 8
+    starts = np.empty(weight.size // length + 1, np.int64)
+    n = 0
+    for start in range(reach, weight.size - reach, length):
+        used = False
+        for i in range(start, min(start + length, weight.size - reach)):
+            used |= weight[i] > 0
+        if used:
+            starts[n] = start
+            n += 1
+    return starts[:n], length
 
 
 @jit
