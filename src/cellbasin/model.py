@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from cellbasin import size
-from cellbasin.dynamics import segment_flows
+from cellbasin.dynamics import FlowSegmentation, segment_flows
 from cellbasin.engines import Engine, choose_engine
 from cellbasin.image import Image, as_image
 from cellbasin.intensity import select_channels
@@ -215,26 +215,43 @@ class _Run:
         self.diameter = 0.0
         self.maps: Maps
 
-    def with_given_diameter(self, diameter: float) -> Any:
+    def with_given_diameter(self, diameter: float) -> FlowSegmentation:
         self.diameter = diameter
         self.maps = self.model.predict(self.pixels, diameter, self.options, self.progress)
         _tell(self.progress, "labels", 0.0)
         return self._labels(self.maps, diameter)
 
-    def with_estimated_diameter(self) -> Any:
+    def with_estimated_diameter(self) -> FlowSegmentation:
         """Paper, "Test time resizing": from the style, then from the objects found at that size."""
         _tell(self.progress, "diameter", 0.0)
         estimate = self._from_style()
-        window = self._window(estimate)
-        if window is not None:
-            maps = self.model.predict(window, estimate, self.options)
-            measured = _measured(self._labels(maps, estimate).labels)
-            return self.with_given_diameter(measured or estimate)
-        result = self.with_given_diameter(estimate)
-        measured = _measured(result.labels)
-        if measured is None or size.fits(estimate, measured):
-            return result
+        window = self._window(estimate, _LARGE)
+        if window is self.pixels:
+            found = self.with_given_diameter(estimate)
+        else:
+            found = self._labels(self.model.predict(window, estimate, self.options), estimate)
+        count, measured = len(found.flow_errors), _measured(found.labels)
+        if measured is None or count < size.FEW or not size.plausible(estimate, measured):
+            measured = self._best_candidate(estimate)
+        if window is self.pixels and size.fits(self.diameter, measured):
+            return found
         return self.with_given_diameter(measured)
+
+    def _best_candidate(self, estimate: float) -> float:
+        """Where the style has misled: the diameter at which the objects found are best and have that diameter."""
+        best, best_score = estimate, 0.0
+        for diameter in sorted({*size.CANDIDATES, estimate}):
+            _tell(self.progress, "diameter", 0.5)
+            window = self._window(diameter, _LARGE // 4)
+            maps = self.model.predict(window, diameter, self.options)
+            found = self._labels(maps, diameter)
+            measured = _measured(found.labels)
+            if measured is None:
+                continue
+            score = size.trust(diameter, measured, len(found.flow_errors)) * _quality(found, maps, self.options)
+            if score > best_score:
+                best, best_score = measured, score
+        return best
 
     def _from_style(self) -> float:
         model = self.model
@@ -243,18 +260,18 @@ class _Run:
             return model.card.diameter
         return size.diameter_from_style(regression, lambda diameter: model.style(self.pixels, diameter, self.options))
 
-    def _window(self, diameter: float) -> np.ndarray | None:
-        """The middle of an image that is large at this diameter, for measuring objects; else None."""
+    def _window(self, diameter: float, largest: int) -> np.ndarray:
+        """The image, or the middle of one that would have many more than `largest` pixels when resized."""
         scale = self.model.card.diameter / diameter
         height, width = self.pixels.shape[1:]
-        part = np.sqrt(_LARGE / (height * width * scale**2))
+        part = np.sqrt(largest / (height * width * scale**2))
         if part >= 0.75:
-            return None
-        wanted = (int(height * part), int(width * part))
+            return self.pixels
+        wanted = (max(1, int(height * part)), max(1, int(width * part)))
         top, left = (height - wanted[0]) // 2, (width - wanted[1]) // 2
         return self.pixels[:, top : top + wanted[0], left : left + wanted[1]]
 
-    def _labels(self, maps: Maps, diameter: float) -> Any:
+    def _labels(self, maps: Maps, diameter: float) -> FlowSegmentation:
         return segment_flows(
             maps.flow,
             maps.probability,
@@ -268,6 +285,13 @@ class _Run:
 def _mean(maps: list[np.ndarray]) -> np.ndarray:
     """Mean of the maps of an ensemble."""
     return maps[0] if len(maps) == 1 else np.asarray(np.mean(maps, axis=0, dtype=np.float32))
+
+
+def _quality(found: FlowSegmentation, maps: Maps, options: Options) -> float:
+    """Part of the pixels that are surely inside objects whose flows fit."""
+    fit = 1 - found.flow_errors / (options.flow_threshold or 1.0)
+    weight = np.concatenate([[0.0], np.clip(fit, 0, 1)]).astype(np.float32)
+    return float((weight[found.labels] * (2 * maps.probability - 1)).mean())
 
 
 def _measured(labels: np.ndarray) -> float | None:

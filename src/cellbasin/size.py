@@ -9,6 +9,10 @@ from typing import Any
 import numpy as np
 
 SMALLEST, LARGEST = 4.0, 600.0  # pixels; estimates are kept within
+_DOUBTFUL = 1.0  # natural logarithm: objects that differ this much from the estimate are not believed either
+_AGREES = 0.4  # natural logarithm of found / tried: beyond this a size that was tried has found something else
+FEW = 4  # objects; one or two large ones may be the whole image
+CANDIDATES = (10.0, 17.0, 30.0, 52.0, 90.0)  # pixels, tried in case of doubt
 _LOOKS = (12.0, 24.0, 48.0, 96.0)  # pixels
 _TRUSTED = 0.4  # natural logarithm: how far from its liking the network still tells sizes well
 _GOOD = 0.15  # natural logarithm of a ratio of diameters: nearer than this is near enough
@@ -72,3 +76,14 @@ def diameter_from_style(model: SizeModel, style_at: Callable[[float], np.ndarray
 def fits(estimated: float, found: float) -> bool:
     """Whether a segmentation made with one diameter stands although its objects turned out to have another."""
     return abs(np.log(found / estimated)) < _GOOD
+
+
+def plausible(estimated: float, found: float) -> bool:
+    """Whether objects of the diameter found may be those that the estimate meant."""
+    return abs(np.log(found / estimated)) < _DOUBTFUL
+
+
+def trust(tried: float, found: float, count: int) -> float:
+    """0..1: how far to believe in a diameter that was tried: are there objects, and of that diameter?"""
+    agreement = np.exp(-0.5 * (np.log(found / tried) / _AGREES) ** 2)
+    return float(agreement * (1 - np.exp(-count / FEW)))
