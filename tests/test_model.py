@@ -1,0 +1,187 @@
+"""The whole way from image to labels with the shipped model: what every user interface relies on."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from cellbasin import size
+from cellbasin.generator import generate
+from cellbasin.image import Image
+from cellbasin.labels import relabel, split_pieces
+from cellbasin.metrics import average_precision
+from cellbasin.model import Cancelled, Model, load_model
+from cellbasin.options import Options
+from cellbasin.weights import SHIPPED, WeightsError, load_weights
+
+pytestmark = pytest.mark.skipif(
+    not (SHIPPED / "general.safetensors").exists(),
+    reason="needs src/cellbasin/models/general.safetensors",
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    return load_model(precision="float32")
+
+
+@pytest.fixture(scope="module")
+def nuclei():
+    return generate("nuclei", (300, 340), diameter=26, seed=12)
+
+
+@pytest.fixture(scope="module")
+def found(model, nuclei):
+    return model.segment(nuclei.image, axes="CYX", diameter=26)
+
+
+def test_nuclei_are_found_as_drawn(found, nuclei):
+    assert average_precision(nuclei.labels, found.labels, (0.5,))[0] > 0.6
+
+
+def test_labels_maps_and_table_fit_together(found, nuclei):
+    shape = nuclei.labels.shape
+    assert found.labels.shape == found.probability.shape == found.flow.shape[1:] == shape
+    assert found.labels.dtype == np.int32 and found.flow.dtype == found.probability.dtype == np.float32
+    assert np.array_equal(relabel(found.labels), found.labels)
+    assert np.array_equal(split_pieces(found.labels), found.labels)
+    assert len(found) == found.labels.max() == len(found.objects["area"])
+    assert np.array_equal(found.objects["area"], np.bincount(found.labels.ravel())[1:])
+    for n, label in enumerate(found.objects["label"]):
+        ys, xs = np.nonzero(found.labels == label)
+        assert found.objects["centre_y"][n] == pytest.approx(ys.mean())
+        assert (found.objects["box_y0"][n], found.objects["box_x1"][n]) == (ys.min(), xs.max() + 1)
+        assert found.objects["mean_probability"][n] == pytest.approx(found.probability[ys, xs].mean(), rel=1e-4)
+    assert (found.objects["flow_error"] <= 0.4).all() and found.objects["mean_probability"].min() > 0.5
+    assert np.linalg.norm(found.style) == pytest.approx(1, abs=0.2)
+
+
+def test_provenance_says_how_it_was_made(found, model):
+    made = found.provenance
+    assert made["models"] == [{"name": "general", "sha256": model.weights[0].sha256}]
+    assert made["engine"] == "openvino" and made["precision"] == "float32" and made["options"]["diameter"] == 26
+    assert made["diameter_source"] == "given" and found.diameter == 26
+
+
+@pytest.mark.parametrize("factor", [0.6, 1.0, 2.0])
+def test_the_diameter_is_found(model, factor):
+    sample = generate("nuclei", (360, 360), diameter=30 * factor, seed=3)
+    estimated = model.segment(sample.image, axes="CYX")
+    assert estimated.provenance["diameter_source"] == "estimated"
+    assert abs(np.log2(estimated.diameter / (30 * factor))) < 0.5
+
+
+def test_images_are_not_modified_and_dtype_does_not_matter(model, nuclei, found):
+    image = nuclei.image[0].copy()
+    again = model.segment(image, diameter=26)
+    assert np.array_equal(image, nuclei.image[0])
+    assert np.array_equal(again.labels, found.labels)
+    assert np.array_equal(model.segment(image.astype(np.float64), diameter=26).labels, found.labels)
+
+
+def test_threads_at_once_find_the_same(model, nuclei, found):
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(lambda _: model.segment(nuclei.image, axes="CYX", diameter=26).labels, range(8)))
+    assert all(np.array_equal(labels, found.labels) for labels in results)
+
+
+def test_an_ensemble_of_the_same_network_twice_is_that_network(nuclei, found):
+    weights = load_weights("general")
+    both = Model([weights, weights], precision="float32").segment(nuclei.image, axes="CYX", diameter=26)
+    assert average_precision(found.labels, both.labels, (0.9,))[0] == 1
+    assert len(both.provenance["models"]) == 2
+    with pytest.raises(WeightsError, match="no weights"):
+        Model([])
+
+
+def test_flipped_views_agree_with_the_plain_one(model, nuclei, found):
+    averaged = model.segment(nuclei.image, axes="CYX", options=Options(diameter=26, augment=True))
+    assert average_precision(found.labels, averaged.labels, (0.75,))[0] > 0.8
+
+
+def test_progress_is_told_and_can_cancel(model, nuclei):
+    told = []
+    model.segment(nuclei.image, axes="CYX", progress=lambda stage, part: told.append((stage, part)))
+    assert {stage for stage, _ in told} == {"diameter", "network", "labels"}
+    assert all(0 <= part <= 1 for _, part in told)
+    with pytest.raises(Cancelled, match="network"):
+        model.segment(nuclei.image, axes="CYX", diameter=26, progress=lambda stage, part: stage != "network")
+
+
+def test_many_images_are_segmented_when_asked_for(model, nuclei):
+    taken = []
+
+    def images():
+        for n in range(3):
+            taken.append(n)
+            yield Image(nuclei.image[0, :96, :96], "YX")
+
+    results = model.segment_many(images(), options=Options(diameter=26))
+    assert taken == []
+    next(results)
+    assert taken == [0]
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (1, 300), (7, 5), (16, 16), (225, 33)])
+@pytest.mark.parametrize("diameter", [None, 30.0])
+def test_images_of_any_size(model, shape, diameter):
+    image = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
+    assert model.segment(image, diameter=diameter).labels.shape == shape
+
+
+@pytest.mark.parametrize("level", [0, 17])
+def test_nothing_is_found_where_nothing_is(model, level):
+    assert len(model.segment(np.full((200, 260), level, np.uint16))) == 0
+    noise = np.random.default_rng(1).normal(100, 10, (256, 256)).astype(np.float32)
+    assert len(model.segment(noise)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((4, 64, 64)), "ambiguous"),
+        (np.zeros((2, 2, 4, 64, 64)), "ambiguous"),
+        (np.full((64, 64), np.nan), "NaN"),
+        (np.zeros((64, 64), bool), "bool"),
+        (np.zeros((64, 64), complex), "complex"),
+        (np.zeros((0, 64)), "length 0"),
+    ],
+)
+def test_what_is_no_image_is_refused(model, image, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        model.segment(image)
+
+
+def test_volumes_are_refused_for_now(model):
+    with pytest.raises(ValueError, match="one plane at a time"):
+        model.segment(np.zeros((5, 64, 64)), axes="ZYX")
+
+
+def test_a_large_image_is_measured_in_its_middle(model, monkeypatch):
+    """The diameter comes from a window; the labels are those of that diameter, given."""
+    from cellbasin import model as module
+
+    sample = generate("nuclei", (400, 520), diameter=24, seed=8)
+    monkeypatch.setattr(module, "_LARGE", 60_000)
+    automatic = model.segment(sample.image, axes="CYX")
+    assert abs(np.log2(automatic.diameter / 24)) < 0.5
+    given = model.segment(sample.image, axes="CYX", diameter=automatic.diameter)
+    assert np.array_equal(given.labels, automatic.labels)
+
+
+def test_a_misleading_style_is_noticed(model, monkeypatch):
+    sample = generate("nuclei", (300, 300), diameter=24, seed=5)
+    monkeypatch.setattr(size, "diameter_from_style", lambda *_: 500.0)
+    assert abs(np.log2(model.segment(sample.image, axes="CYX").diameter / 24)) < 0.5
+
+
+def test_options_out_of_range_are_refused():
+    for wrong in (
+        {"diameter": 0},
+        {"overlap": 1.5},
+        {"tile": 100},
+        {"channels": (1, 2, 3)},
+        {"probability_threshold": "x"},
+    ):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            Options(**wrong)
