@@ -239,7 +239,7 @@ class _Run:
 
     def _best_candidate(self, estimate: float) -> float:
         """Where the style has misled: the diameter at which the objects found are best and have that diameter."""
-        best, best_score = estimate, 0.0
+        best, best_score = estimate, size.CONVINCING
         for diameter in sorted({*size.CANDIDATES, estimate}):
             _tell(self.progress, "diameter", 0.5)
             window = self._window(diameter, _LARGE // 4)

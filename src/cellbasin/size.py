@@ -12,6 +12,7 @@ SMALLEST, LARGEST = 4.0, 600.0  # pixels; estimates are kept within
 _DOUBTFUL = 1.0  # natural logarithm: objects that differ this much from the estimate are not believed either
 _AGREES = 0.4  # natural logarithm of found / tried: beyond this a size that was tried has found something else
 FEW = 4  # objects; one or two large ones may be the whole image
+CONVINCING = 0.003  # least score of a size that was tried: less is what fields without cells reach
 CANDIDATES = (10.0, 17.0, 30.0, 52.0, 90.0)  # pixels, tried in case of doubt
 _LOOKS = (12.0, 24.0, 48.0, 96.0)  # pixels
 _TRUSTED = 0.4  # natural logarithm: how far from its liking the network still tells sizes well
