@@ -1,4 +1,4 @@
-"""Draws docs/figures/demo.png: generated images of several kinds with the outlines that the shipped model finds.
+"""Draws docs/figures/demo.jpg: generated images of several kinds with the outlines that the shipped model finds.
 
 python scripts/readme_picture.py
 """
@@ -15,12 +15,12 @@ from cellbasin.image import Image
 from cellbasin.io import overlay
 from cellbasin.model import load_model
 
-TARGET = Path(__file__).parent.parent / "docs" / "figures" / "demo.png"
+TARGET = Path(__file__).parent.parent / "docs" / "figures" / "demo.jpg"
 SHOWN = (
     ("nuclei", 24, 11),
     ("cytoplasm", 34, 5),
     ("tissue", 30, 7),
-    ("phase", 32, 3),
+    ("bacteria", 22, 4),
     ("dic", 34, 9),
     ("particles", 36, 2),
 )
@@ -41,7 +41,7 @@ def main() -> None:
     framed = [np.pad(tile, ((0, GAP), (0, GAP), (0, 0)), constant_values=255) for tile in tiles]
     rows = [np.concatenate(framed[i : i + COLUMNS], axis=1) for i in range(0, len(framed), COLUMNS)]
     TARGET.parent.mkdir(parents=True, exist_ok=True)
-    Pillow.fromarray(np.concatenate(rows)[:-GAP, :-GAP]).save(TARGET, optimize=True)
+    Pillow.fromarray(np.concatenate(rows)[:-GAP, :-GAP]).save(TARGET, quality=90)
     print(f"wrote {TARGET}")
 
 
