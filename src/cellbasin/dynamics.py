@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 from cellbasin.basins import find_basins
 from cellbasin.flows import labels_to_flows
-from cellbasin.labels import areas, fill_small_holes, keep_largest_piece
+from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, touches_border
+
+# What the border cuts off is known to the network, not to the shape (validation AP@0.5 .745 → .772 over images).
+_CUT_OFF = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -79,7 +82,8 @@ def segment_flows(
         flow: (D, *spatial), components in the order (z) y x, about unit vectors inside objects.
         probability: (*spatial) 0..1, of being inside an object.
         probability_threshold: only pixels above it belong to objects.
-        flow_threshold: largest mean squared difference from the flow of the object's shape; None keeps all objects.
+        flow_threshold: largest mean squared difference from the flow of the object's shape, twice that for objects at
+            the image's border, whose centre may lie beyond it; None keeps all objects.
         min_size: pixels of the smallest object.
         step: length of a step in pixels: 1 for objects of 30 pixels, for larger ones diameter / 30.
         steps: largest number of steps.
@@ -102,9 +106,10 @@ def segment_flows(
     labels = keep_largest_piece(find_basins(flow, probability, probability_threshold, step, steps, min_size))
     labels = fill_small_holes(_select(labels, areas(labels) >= max(min_size, 1)), min_size)
     errors = flow_errors(labels, flow)
-    if flow_threshold is not None and (errors > flow_threshold).any():
-        wanted = errors <= flow_threshold
-        labels, errors = _select(labels, wanted), errors[wanted]
+    if flow_threshold is not None:
+        wanted = errors <= flow_threshold * np.where(touches_border(labels, range(labels.ndim)), _CUT_OFF, 1.0)
+        if not wanted.all():
+            labels, errors = _select(labels, wanted), errors[wanted]
     return FlowSegmentation(labels, errors)
 
 
