@@ -39,7 +39,8 @@ class Options:
     probability_threshold: float = option(0.5, "Pixels more probable than this are inside a cell.", low=0.0, high=1.0)
     flow_threshold: float = option(
         0.4,
-        "Objects whose flows differ more than this from the predicted ones are dropped; 0 keeps all.",
+        "Objects whose flows differ more than this (at the image's border twice this) from the predicted ones are "
+        "dropped; 0 keeps all.",
         low=0.0,
         high=100.0,
     )
