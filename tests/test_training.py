@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cellbasin.flows import labels_to_flows
 from cellbasin.generator import generate
-from cellbasin.training.crops import blur, draw_crop
+from cellbasin.training.crops import blur, draw_crop, renew_cut_flows
 from cellbasin.training.dataset import FLOW_UNIT, Annotated, prepare, prepare_all, split_groups
 from cellbasin.training.generated import GENERATED, generated_images
 from cellbasin.training.plot import read_log
@@ -73,6 +73,26 @@ def test_flows_of_a_crop_lead_from_rim_to_centre_whatever_the_turn(seed):
     assert cosine.min() > 0.9
     brightness = crop.image[0]
     assert brightness[inside].mean() > brightness[~inside].mean() + 0.5
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_what_the_crop_cuts_off_has_the_flows_of_what_is_seen(seed):
+    """The two halves of a bar whose middle lies outside the crop are objects of their own."""
+    rng = np.random.default_rng(seed)
+    seen = np.zeros((40, 40), np.int32)
+    rows = rng.choice(6, 4, replace=False) * 6 + 2
+    seen[rows[0] : rows[0] + 4, : rng.integers(3, 20)] = 3
+    seen[rows[1] : rows[1] + 4, rng.integers(22, 36) :] = 3
+    seen[rows[2] : rows[2] + 4, rng.integers(0, 30) :] = 7
+    seen[rows[3] : rows[3] + 4, 10:20] = 5
+    before = rng.standard_normal((4, 40, 40)).astype(np.float32)
+    target = before.copy()
+    renew_cut_flows(seen, target)
+    cut = (seen == 3) | (seen == 7)
+    assert np.array_equal(target[:2, cut], labels_to_flows(seen)[:, cut])
+    assert np.array_equal(target[:, ~cut], before[:, ~cut])
+    assert np.array_equal(target[2:], before[2:])
 
 
 def test_a_crop_says_where_nothing_is_known():

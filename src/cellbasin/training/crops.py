@@ -2,7 +2,8 @@
 
 Paper, "Image augmentations for training". The flows were computed once (`dataset.py`); here they are only looked up,
 with interpolation among pixels of the same object, so that contacts between cells stay sharp, and turned by the
-inverse of the affine map's rotation.
+inverse of the affine map's rotation. Objects that the crop's edge cuts get new flows, of the part that is seen: at an
+image's border the network must lead to a centre that can be found.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import numpy as np
 from numba import njit
 from numpy.random import Generator
 
+from cellbasin.flows import labels_to_flows
 from cellbasin.training.dataset import FLOW_UNIT, Level, TrainingImage
 from cellbasin.training.recipe import Recipe
 
@@ -36,7 +38,8 @@ def draw_crop(source: TrainingImage, size: int, recipe: Recipe, rng: Generator) 
     mix, low_high = _channel_mix(source, recipe, rng)
     image = np.empty((2, size, size), np.float32)
     target = np.empty((4, size, size), np.float32)
-    _look(level.image, level.labels, level.flow, mix, matrix, turn, image, target)
+    seen = _look(level.image, level.labels, level.flow, mix, matrix, turn, image, target)
+    renew_cut_flows(seen, target)
     for c in range(2):
         if mix[c].any():
             vary_intensity(image[c], float(low_high[c, 0]), float(low_high[c, 1]), recipe, rng)
@@ -72,6 +75,19 @@ def _affine(
     matrix[:, :2] = linear
     matrix[:, 2] = centre - linear @ np.full(2, (size - 1) / 2)
     return matrix, turn
+
+
+def renew_cut_flows(seen: np.ndarray, target: np.ndarray) -> None:
+    """Give objects that touch the crop's edge the flows of what is seen of them.
+
+    seen: int32 (Y, X) labels; target: float32 (4, Y, X) as in `Crop`, changed in place.
+    """
+    touching = np.zeros(seen.max() + 1, np.int32)
+    for edge in (seen[0], seen[-1], seen[:, 0], seen[:, -1]):
+        touching[edge] = edge
+    cut = touching[seen]
+    if cut.any():
+        np.copyto(target[:2], labels_to_flows(cut), where=cut > 0)
 
 
 def _channel_mix(source: TrainingImage, recipe: Recipe, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
@@ -155,8 +171,12 @@ def _fold(index: int, length: int) -> int:
 
 
 @njit(nogil=True, cache=True, fastmath=True)
-def _look(image, labels, flow, mix, matrix, turn, out, target) -> None:  # type: ignore[no-untyped-def]
-    """Fill `out` and `target` (see `Crop`) by bilinear look-ups; outside the image it is mirrored, with weight 0."""
+def _look(image, labels, flow, mix, matrix, turn, out, target):  # type: ignore[no-untyped-def]
+    """Fill `out` and `target` (see `Crop`) by bilinear look-ups; outside the image it is mirrored, with weight 0.
+
+    Returns int32 (Y, X): the labels within the image.
+    """
+    seen = np.zeros(out.shape[1:], np.int32)
     channels, height, width = image.shape
     unit = np.float32(1 / FLOW_UNIT)
     corner = np.empty(4, np.float32)
@@ -182,6 +202,8 @@ def _look(image, labels, flow, mix, matrix, turn, out, target) -> None:  # type:
             nearest = (2 if fy >= 0.5 else 0) + (1 if fx >= 0.5 else 0)
             label = labels[ys[nearest], xs[nearest]]
             inside = -0.5 <= y < height - 0.5 and -0.5 <= x < width - 0.5
+            if inside and label > 0:
+                seen[i, j] = label
             target[3, i, j] = 1 if inside and label >= 0 else 0
             target[2, i, j] = 1 if label > 0 else 0
             vy, vx, total = np.float32(0), np.float32(0), np.float32(0)
@@ -194,3 +216,4 @@ def _look(image, labels, flow, mix, matrix, turn, out, target) -> None:  # type:
                 vy, vx = vy * unit / total, vx * unit / total
             target[0, i, j] = turn[0, 0] * vy + turn[1, 0] * vx
             target[1, i, j] = turn[0, 1] * vy + turn[1, 1] * vx
+    return seen
