@@ -56,6 +56,7 @@ _SPINDLE = Layout(
     branches=(0, 3),
     align=(0, 1),
 )
+_BODIES = replace(_SPREAD, density=(0.02, 0.35), aspect=(1, 1.8), clump=(0, 3), branches=(0, 2))
 _TILES = Layout(
     density=(0.95, 1.0),
     clump=(0, 0),
@@ -106,7 +107,7 @@ _RINGS = Layout(
 )
 
 _ONE_CHANNEL: tuple[Look, ...] = (
-    *(glowing.nuclei, glowing.bright_rods, lit.phase, lit.dic, lit.brightfield),
+    *(glowing.nuclei, glowing.bright_rods, lit.phase, lit.culture, lit.dic, lit.brightfield),
     *(lit.stained, lit.grains, lit.dark_rods, lit.transmission),
 )
 _RECIPES: dict[str, _Kind] = {
@@ -134,6 +135,11 @@ _RECIPES: dict[str, _Kind] = {
         "phase contrast: halos, dark and bright rims, elongated, branched and rounded cells",
         ("phase contrast",),
         tuple((layout, lit.phase) for layout in (_SPREAD, _BRANCHED, _SPINDLE)),
+    ),
+    "culture": _Kind(
+        "neural culture in phase contrast: the bodies are labelled, not the thin processes and debris around them",
+        ("phase contrast",),
+        tuple((layout, lit.culture) for layout in (_SPREAD, _SPINDLE, _BODIES)),
     ),
     "dic": _Kind(
         "differential interference contrast: cells in relief, lit from one side",

@@ -68,16 +68,50 @@ def _slope(rng: Generator, height: Field) -> tuple[Field, Field]:
 
 def phase(rng: Generator, scene: Scene) -> NDArray:
     """Phase contrast: grey cells with grains, dark rims and bright halos, some rounded up and bright."""
+    return _phase(rng, scene, np.zeros(scene.labels.shape, np.float32))
+
+
+def culture(rng: Generator, scene: Scene) -> NDArray:
+    """Phase contrast of a neural culture: cells among thin processes and debris that belong to no cell."""
+    shape, diameter = scene.labels.shape, scene.diameter
+    clutter = between(rng, 0, 0.9) * _fibres(rng, shape, diameter)
+    clutter += between(rng, -2, 1.5) * _debris(rng, shape, diameter)
+    return _phase(rng, scene, _float(clutter))
+
+
+def _fibres(rng: Generator, shape: tuple[int, ...], diameter: float) -> Field:
+    """Long thin winding lines that cross each other, 1 on the line: float32 (Y, X)."""
+    lines = np.zeros(shape, np.float32)
+    for _ in range(int(rng.integers(0, 14))):
+        noise = smooth_noise(rng, shape, (diameter * rng.uniform(0.8, 5, 2)).tolist())
+        steepness = np.hypot(*np.gradient(noise))
+        away = np.abs(noise - between(rng, -1, 1)) / np.maximum(steepness, 1e-4)  # px, of a level line of the noise
+        strong = np.clip(0.6 + smooth_noise(rng, shape, 2 * diameter), 0, 1)
+        lines = np.maximum(lines, strong * np.exp(-((away / between(rng, 0.5, 1.6)) ** 2)))
+    return _float(lines)
+
+
+def _debris(rng: Generator, shape: tuple[int, ...], diameter: float) -> Field:
+    """Dead bits much smaller than cells, alone and in heaps: float32 (Y, X), 0..1."""
+    area = shape[0] * shape[1] / diameter**2
+    bits = specks(rng, shape, rng.poisson(between(rng, 0, 0.8) * area), diameter * between(rng, 0.04, 0.13))
+    return np.minimum(3 * bits, 1) * np.clip(0.5 + smooth_noise(rng, shape, 3 * diameter), 0, 1)
+
+
+def _phase(rng: Generator, scene: Scene, clutter: Field) -> NDArray:
+    """Phase contrast of cells and of other things; clutter: their thickness, float32 (Y, X), a cell's is about 1;
+    negative what is brighter than the ground.
+    """
     shape, diameter = scene.labels.shape, scene.diameter
     round_up = scene.compact & (rng.random(scene.number) < between(rng, 0, 0.6))
     thick = scene.spread(np.where(round_up, between(rng, 1.2, 2.5), rng.uniform(0.25, 1, scene.number)))
     inside = solid(inner_depth(rng, scene, between(rng, 0.35, 0.5)), 0.3)
-    body = dome(scene.depth, log_between(rng, 0.1, 0.8)) * thick + between(rng, -0.15, 0.25) * inside
+    body = dome(scene.depth, log_between(rng, 0.1, 0.8)) * thick + between(rng, -0.15, 0.25) * inside + clutter
     body = blur(_float(body), between(rng, 0.4, 1.0))
     # The phase ring removes the low frequencies of what it shows: cells are darker than what surrounds them.
     low = blur(body, diameter * log_between(rng, 0.08, 0.35))
     image = -between(rng, 0.05, 0.5) * (body - between(rng, 0.7, 1) * low)
-    mask = blur(solid(scene.depth, 0.15) * thick, 0.5)
+    mask = blur(_float(np.maximum(solid(scene.depth, 0.15) * thick, clutter)), 0.5)
     rim = blur(mask, diameter * between(rng, 0.03, 0.07))
     image = image + log_between(rng, 0.4, 2.5) * np.clip(rim - mask, -0.3, 1.0)
     image = image + log_between(rng, 0.06, 0.5) * blur(_granules(rng, scene), 0.6) * np.sqrt(thick)
