@@ -59,11 +59,16 @@ def _granules(rng: Generator, scene: Scene) -> Field:
 
 def _slope(rng: Generator, height: Field) -> tuple[Field, Field]:
     """Slope of `height` towards a random side, and the steepest one: float32 (Y, X) each, px per px."""
-    padded = np.pad(height, 1, mode="edge")
-    slope_y, slope_x = padded[2:, 1:-1] - padded[:-2, 1:-1], padded[1:-1, 2:] - padded[1:-1, :-2]
+    slope_y, slope_x = _gradient(height)
     angle = between(rng, 0, 2 * np.pi)
-    towards = np.float32(np.sin(angle) / 2) * slope_y + np.float32(np.cos(angle) / 2) * slope_x
-    return _float(towards), _float(np.hypot(slope_y, slope_x) / 2)
+    towards = np.float32(np.sin(angle)) * slope_y + np.float32(np.cos(angle)) * slope_x
+    return _float(towards), _float(np.hypot(slope_y, slope_x))
+
+
+def _gradient(height: Field) -> tuple[Field, Field]:
+    """Central differences along y and x, the edge repeated (an axis may be 1 px long): float32 (Y, X) each."""
+    padded = np.pad(height, 1, mode="edge")
+    return (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2, (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2
 
 
 def phase(rng: Generator, scene: Scene) -> NDArray:
@@ -84,7 +89,7 @@ def _fibres(rng: Generator, shape: tuple[int, ...], diameter: float) -> Field:
     lines = np.zeros(shape, np.float32)
     for _ in range(int(rng.integers(0, 14))):
         noise = smooth_noise(rng, shape, (diameter * rng.uniform(0.8, 5, 2)).tolist())
-        steepness = np.hypot(*np.gradient(noise))
+        steepness = np.hypot(*_gradient(noise))
         away = np.abs(noise - between(rng, -1, 1)) / np.maximum(steepness, 1e-4)  # px, of a level line of the noise
         strong = np.clip(0.6 + smooth_noise(rng, shape, 2 * diameter), 0, 1)
         lines = np.maximum(lines, strong * np.exp(-((away / between(rng, 0.5, 1.6)) ** 2)))
