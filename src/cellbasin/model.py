@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from cellbasin import size
+from cellbasin.confidence import Calibration, object_features
 from cellbasin.dynamics import FlowSegmentation, segment_flows
 from cellbasin.engines import Engine, choose_engine
 from cellbasin.image import Image, as_image
@@ -119,6 +120,7 @@ class Model:
         result = run.with_given_diameter(options.diameter) if options.diameter else run.with_estimated_diameter()
         record = self._provenance(options, named, run.diameter, time.perf_counter() - started)
         table = object_table(result.labels, run.maps.probability, result.flow_errors)
+        table |= self._confidence(table, result.labels, run, options)
         return Segmentation(
             result.labels, run.maps.flow, run.maps.probability, run.maps.style, run.diameter, table, record
         )
@@ -189,6 +191,16 @@ class Model:
     def _styles(self, tiles: np.ndarray, batch: int) -> np.ndarray:
         styles = [self.engines[0].run(tiles[start : start + batch])[1] for start in range(0, len(tiles), batch)]
         return np.concatenate(styles).mean(axis=0)
+
+    def _confidence(
+        self, objects: Mapping[str, np.ndarray], labels: np.ndarray, run: _Run, options: Options
+    ) -> dict[str, np.ndarray]:
+        """The column "confidence" of the table of objects, where the model was calibrated for this."""
+        calibration = Calibration.from_card(self.card.confidence.get("augment" if options.augment else "plain", {}))
+        if calibration is None:
+            return {}
+        features = object_features(labels, run.maps.flow, run.maps.probability, objects, run.diameter)
+        return {"confidence": calibration.confidence(features)}
 
     def _provenance(self, options: Options, image: Image, diameter: float, seconds: float) -> dict[str, Any]:
         engine = self.engines[0]

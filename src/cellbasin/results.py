@@ -16,8 +16,9 @@ class Segmentation:
     labels: int32 (Y, X), 0 = background, 1..N. flow: float32 (2, Y, X), about unit vectors inside cells, (y, x).
     probability: float32 (Y, X) of being inside a cell. style: float32 (S,). diameter: pixels, the one used.
     objects: columns of N entries: label, area (px), centre_y, centre_x, box_y0, box_x0, box_y1, box_x1 (end exclusive),
-    mean_probability, flow_error, touches_border. provenance: program, version, model, sha256, engine, precision,
-    options, seconds.
+    mean_probability, flow_error, touches_border, and where the model was calibrated for it confidence: the probability
+    that the object's IoU with a true one is at least 0.5 (`confidence.py`). provenance: program, version, model,
+    sha256, engine, precision, options, seconds.
     """
 
     labels: np.ndarray

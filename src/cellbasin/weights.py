@@ -62,7 +62,8 @@ class Card:
 
     name: of the model; architecture; diameter: object diameter in pixels that images are resized to; licence and
     sources of the training data; recipe, seeds and scores: free-form records; size_model: coefficients of the style →
-    diameter regression; ranges: int8 ranges by tensor name; note: a warning shown at load.
+    diameter regression; confidence: coefficients of the objects' confidence, "plain" and "augment"; ranges: int8 ranges
+    by tensor name; note: a warning shown at load.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Card:
     recipe: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     size_model: dict[str, Any] = field(default_factory=dict)
+    confidence: dict[str, Any] = field(default_factory=dict)
     ranges: dict[str, Any] = field(default_factory=dict)
     note: str = ""
 
@@ -182,7 +184,7 @@ def _parse(header: str, path: Path) -> Card:
         architecture = Architecture(**fields.pop("architecture"))
         fields["sources"] = tuple(fields.get("sources", ()))
         card = Card(architecture=architecture, **fields)
-        for name in ("recipe", "scores", "size_model", "ranges"):
+        for name in ("recipe", "scores", "size_model", "confidence", "ranges"):
             if not isinstance(getattr(card, name), dict):
                 raise TypeError(f"{name} is not a table")
         if not 1 <= float(card.diameter) <= 10000:

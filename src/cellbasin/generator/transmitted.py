@@ -68,7 +68,8 @@ def _slope(rng: Generator, height: Field) -> tuple[Field, Field]:
 def _gradient(height: Field) -> tuple[Field, Field]:
     """Central differences along y and x, the edge repeated (an axis may be 1 px long): float32 (Y, X) each."""
     padded = np.pad(height, 1, mode="edge")
-    return (padded[2:, 1:-1] - padded[:-2, 1:-1]) / 2, (padded[1:-1, 2:] - padded[1:-1, :-2]) / 2
+    slope_y, slope_x = padded[2:, 1:-1] - padded[:-2, 1:-1], padded[1:-1, 2:] - padded[1:-1, :-2]
+    return _float(slope_y / 2), _float(slope_x / 2)
 
 
 def phase(rng: Generator, scene: Scene) -> NDArray:

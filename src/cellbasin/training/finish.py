@@ -1,4 +1,4 @@
-"""What a trained network still needs before it ships: a size model, int8 ranges, and proof of its precisions."""
+"""What a trained network still needs before it ships: size model, int8 ranges, proof of its precisions, confidence."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from cellbasin.evaluation import Evaluation, evaluate
 from cellbasin.io import Record
 from cellbasin.metrics import average_precision
 from cellbasin.model import Model
+from cellbasin.training.confidence_fit import fit_confidence
 from cellbasin.training.dataset import Annotated, TrainingImage
 from cellbasin.training.recipe import Recipe
 from cellbasin.training.sampling import Batches, Stage
@@ -46,7 +47,11 @@ def finish(
     card = replace(weights.card, ranges=calibrate(weights, _calibration_crops(images, recipe)))
     weights = replace(weights, card=card)
     tell("precisions")
-    return _with_precisions(weights, records, tell)
+    weights = _with_precisions(weights, records, tell)
+    if records:
+        tell("confidence")
+        weights = fit_confidence(weights, records)
+    return weights
 
 
 def _calibration_crops(images: Sequence[TrainingImage], recipe: Recipe) -> np.ndarray:
