@@ -55,7 +55,7 @@ class Calibration:
     def confidence(self, features: NDArray[np.float64]) -> NDArray[np.float64]:
         """Probability (N,) that an object is right, of features (N, F).
 
-        >>> Calibration(np.array([1.0]), 0.0).confidence(np.array([[0.0], [100.0]])).tolist()
+        >>> Calibration(np.array([1.0]), 0.0).confidence(np.array([[0.0], [100.0]])).round(6).tolist()
         [0.5, 1.0]
         """
         return 1 / (1 + np.exp(-np.clip(features @ self.coefficients + self.intercept, -30, 30)))
