@@ -1,4 +1,4 @@
-"""Accuracy on the test split: scores by source, the ten worst images with their pictures, objects where there are none.
+"""Accuracy on the test split: scores by source, confidence, the ten worst images drawn, objects where there are none.
 
     python benchmarks/accuracy.py                              the shipped model, automatic diameter
     python benchmarks/accuracy.py --model FILE --limit 3       at most three images of each source
@@ -23,9 +23,11 @@ from inputs import data_root
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
+from cellbasin.confidence import calibration_error
 from cellbasin.evaluation import (
     Evaluation,
     ImageScore,
+    are_right,
     channels_of,
     evaluate,
     limit_per_source,
@@ -36,6 +38,7 @@ from cellbasin.io import Record, display, read_index
 from cellbasin.labels import boundaries
 from cellbasin.metrics import summarise
 from cellbasin.model import Model, load_model
+from cellbasin.results import Segmentation
 from cellbasin.version import VERSION
 
 ROOT = Path(__file__).parent.parent
@@ -44,6 +47,7 @@ TEST_LOG = ROOT / "docs" / "test-log.jsonl"
 SHOWN = (0.5, 0.75, 0.9)
 IGNORE = 65535
 WORST = 10
+COVERAGE = (0.5, 0.7, 0.8, 0.9, 1.0)
 YELLOW, RED, GRAY = (255, 220, 0), (255, 40, 40), (90, 90, 90)
 SIDE = 512  # pixels of the fields without cells
 
@@ -60,11 +64,14 @@ def main() -> int:
     if (data_root() / "index.csv").is_file():
         records = read_index(data_root(), arguments.split)
         records = limit_per_source(records, arguments.limit) if arguments.limit else records
-        found = _evaluate(model, records, arguments.diameter)
+        trust = Trust()
+        found = _evaluate(model, records, arguments.diameter, trust)
         results["evaluation"] = found.as_dict()
+        results["confidence"] = trust.as_dict()
         if arguments.split == "test":
             _log_look(model, found, arguments)
-        report += [source_table(found), worst_images(model, records, found, arguments.diameter, arguments.out)]
+        report += [source_table(found), trust.table()]
+        report.append(worst_images(model, records, found, arguments.diameter, arguments.out))
     else:
         say(f"scores on real images: skipped, no data set in {data_root()} (set CELLBASIN_DATA)")
     fields = empty_fields(model, arguments.fields)
@@ -91,12 +98,57 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _evaluate(model: Model, records: Sequence[Record], diameter: str) -> Evaluation:
+class Trust:
+    """What the model said of its objects, and whether they were right."""
+
+    def __init__(self) -> None:
+        self.confidence, self.right = np.zeros(0), np.zeros(0, bool)
+
+    def add(self, record: Record, found: Segmentation) -> None:
+        if "confidence" in found.objects:
+            counted, right = are_right(read_pair(record)[1], found.labels)
+            self.confidence = np.append(self.confidence, found.objects["confidence"][counted - 1])
+            self.right = np.append(self.right, right)
+
+    def bins(self) -> list[tuple[int, float, float]]:
+        """Objects, mean confidence and part that is right by tenths of confidence."""
+        which = np.minimum((self.confidence * 10).astype(int), 9)
+        members = [which == k for k in range(10) if (which == k).any()]
+        return [(int(m.sum()), float(self.confidence[m].mean()), float(self.right[m].mean())) for m in members]
+
+    def as_dict(self) -> dict[str, object]:
+        error = calibration_error(self.confidence, self.right)
+        return {"objects": len(self.right), "calibration_error": error, "bins": self.bins()}
+
+    def coverage(self) -> list[list[str]]:
+        """Precision among the objects of highest confidence, by how many of all objects these are."""
+        order = np.argsort(-self.confidence, kind="stable")
+        counts = [max(1, round(part * len(order))) for part in COVERAGE]
+        return [
+            [f"{part:.0%}", f"{self.confidence[order[n - 1]]:.2f}", f"{self.right[order[:n]].mean():.3f}"]
+            for part, n in zip(COVERAGE, counts, strict=True)
+        ]
+
+    def table(self) -> str:
+        """Reliability, and precision against coverage."""
+        if not len(self.right):
+            return "## Confidence\n\nThis model was not calibrated.\n"
+        rows = [[str(n), f"{told:.3f}", f"{true:.3f}"] for n, told, true in self.bins()]
+        error = calibration_error(self.confidence, self.right)
+        return (
+            f"## Confidence: {len(self.right)} objects, expected calibration error {error:.3f}\n\n"
+            f"{markdown(['objects', 'mean confidence', 'right (IoU at least 0.5)'], rows)}\n\n"
+            f"{markdown(['objects kept', 'confidence at least', 'right'], self.coverage())}\n"
+        )
+
+
+def _evaluate(model: Model, records: Sequence[Record], diameter: str, trust: Trust) -> Evaluation:
     started = time.perf_counter()
     done = 0
 
-    def report(*_: object) -> None:
+    def report(record: Record, segmentation: Segmentation) -> None:
         nonlocal done
+        trust.add(record, segmentation)
         done += 1
         if done % 20 == 0:
             say(f"{done} of {len(records)} images, {time.perf_counter() - started:.0f} s")

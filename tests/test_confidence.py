@@ -11,14 +11,13 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from cellbasin.confidence import FEATURES, Calibration, calibration_error, fit, object_features
-from cellbasin.evaluation import IGNORE
+from cellbasin.evaluation import IGNORE, are_right
 from cellbasin.flows import labels_to_flows
 from cellbasin.generator import generate
 from cellbasin.metrics import match
 from cellbasin.model import Model
 from cellbasin.options import Options
 from cellbasin.results import object_table
-from cellbasin.training.confidence_fit import are_right
 from cellbasin.weights import SHIPPED, load_weights
 
 

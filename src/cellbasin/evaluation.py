@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from cellbasin._overlap import overlap
 from cellbasin.image import Image
 from cellbasin.io import ReadError, Record, read_image, read_labels
 from cellbasin.labels import median_diameter
@@ -168,6 +169,18 @@ def score_labels(
         median_diameter(truth, ignore),
         median_diameter(predicted),
     )
+
+
+def are_right(truth: np.ndarray, labels: np.ndarray, ignore: int | None = IGNORE) -> tuple[np.ndarray, np.ndarray]:
+    """Labels (N,) int64 of the found objects that count; whether a true object has an IoU of at least 0.5, (N,) bool.
+
+    >>> are_right(np.array([[1, 1, 0, 0]]), np.array([[1, 1, 0, 2]]))
+    (array([1, 2]), array([ True, False]))
+    """
+    shared = overlap(truth, labels, ignore)
+    right = np.zeros(len(shared.predicted_labels), bool)
+    right[shared.predicted_index[shared.iou >= 0.5]] = True
+    return shared.predicted_labels, right
 
 
 def read_pair(record: Record) -> tuple[Image, np.ndarray]:

@@ -10,15 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellbasin import confidence
-from cellbasin._overlap import overlap
-from cellbasin.evaluation import IGNORE, evaluate, read_pair
+from cellbasin.evaluation import are_right, evaluate, read_pair
 from cellbasin.io import Record
 from cellbasin.model import Model
 from cellbasin.options import Options
 from cellbasin.results import Segmentation
 from cellbasin.weights import Weights
 
-RIGHT = 0.5  # IoU with a true object
 _ENOUGH = 200  # objects; fewer cannot settle the regression
 _FOLDS = 5
 
@@ -76,15 +74,3 @@ class Objects:
                 told += [calibration.confidence(self._features[i]) for i in members]
                 right += [self._right[i] for i in members]
         return confidence.calibration_error(np.concatenate(told), np.concatenate(right))
-
-
-def are_right(truth: NDArray, labels: NDArray, ignore: int = IGNORE) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """Labels (N,) of the found objects that count, and whether a true object with IoU of at least 0.5 exists (N,).
-
-    >>> are_right(np.array([[1, 1, 0, 0]]), np.array([[1, 1, 0, 2]]))
-    (array([1, 2]), array([ True, False]))
-    """
-    shared = overlap(truth, labels, ignore)
-    right = np.zeros(len(shared.predicted_labels), np.bool_)
-    right[shared.predicted_index[shared.iou >= RIGHT]] = True
-    return shared.predicted_labels, right
