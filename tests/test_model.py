@@ -160,7 +160,7 @@ def test_volumes_are_refused_for_now(model):
 
 def test_a_large_image_is_measured_in_its_middle(model, monkeypatch):
     """The diameter comes from a window; the labels are those of that diameter, given."""
-    from cellbasin import model as module
+    from cellbasin import plane as module
 
     sample = generate("nuclei", (400, 520), diameter=24, seed=8)
     monkeypatch.setattr(module, "_LARGE", 60_000)

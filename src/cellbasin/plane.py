@@ -1,0 +1,102 @@
+"""One 2D image on its way from pixels to labels, finding the diameter where none is given."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from cellbasin import size
+from cellbasin.dynamics import FlowSegmentation, segment_flows
+from cellbasin.labels import diameters
+from cellbasin.options import Options
+from cellbasin.prediction import Maps, Predictor, Progress, tell
+
+_LARGE = 1 << 21  # pixels after resizing; of a larger image a window is enough to measure objects in
+
+
+class PlaneRun:
+    """One image on its way: keeps the maps of the last pass, so that a pass is not done twice."""
+
+    def __init__(self, model: Predictor, pixels: np.ndarray, options: Options, progress: Progress | None) -> None:
+        self.model, self.pixels, self.options, self.progress = model, pixels, options, progress
+        self.diameter = 0.0
+        self.maps: Maps
+
+    def with_given_diameter(self, diameter: float) -> FlowSegmentation:
+        """Objects of this diameter."""
+        self.diameter = diameter
+        self.maps = self.model.predict(self.pixels, diameter, self.options, self.progress)
+        tell(self.progress, "labels", 0.0)
+        return self._labels(self.maps, diameter)
+
+    def with_estimated_diameter(self) -> FlowSegmentation:
+        """Paper, "Test time resizing": from the style, then from the objects found at that size."""
+        tell(self.progress, "diameter", 0.0)
+        estimate = self._from_style()
+        window = self._window(estimate, _LARGE)
+        if window is self.pixels:
+            found = self.with_given_diameter(estimate)
+        else:
+            found = self._labels(self.model.predict(window, estimate, self.options), estimate)
+        count, measured = len(found.flow_errors), _measured(found.labels)
+        if measured is None or count < size.FEW or not size.plausible(estimate, measured):
+            measured = self._best_candidate(estimate)
+        if window is self.pixels and size.fits(self.diameter, measured):
+            return found
+        return self.with_given_diameter(measured)
+
+    def _best_candidate(self, estimate: float) -> float:
+        """Where the style has misled: the diameter at which the objects found are best and have that diameter."""
+        best, best_score = estimate, size.CONVINCING
+        for diameter in sorted({*size.CANDIDATES, estimate}):
+            tell(self.progress, "diameter", 0.5)
+            window = self._window(diameter, _LARGE // 4)
+            maps = self.model.predict(window, diameter, self.options)
+            found = self._labels(maps, diameter)
+            measured = _measured(found.labels)
+            if measured is None:
+                continue
+            score = size.trust(diameter, measured, len(found.flow_errors)) * _quality(found, maps, self.options)
+            if score > best_score:
+                best, best_score = measured, score
+        return best
+
+    def _from_style(self) -> float:
+        model = self.model
+        regression = size.SizeModel.from_card(model.card.size_model)
+        if regression is None:
+            return model.card.diameter
+        return size.diameter_from_style(regression, lambda diameter: model.style(self.pixels, diameter, self.options))
+
+    def _window(self, diameter: float, largest: int) -> np.ndarray:
+        """The image, or the middle of one that would have many more than `largest` pixels when resized."""
+        scale = self.model.card.diameter / diameter
+        height, width = self.pixels.shape[1:]
+        part = np.sqrt(largest / (height * width * scale**2))
+        if part >= 0.75:
+            return self.pixels
+        wanted = (max(1, int(height * part)), max(1, int(width * part)))
+        top, left = (height - wanted[0]) // 2, (width - wanted[1]) // 2
+        return self.pixels[:, top : top + wanted[0], left : left + wanted[1]]
+
+    def _labels(self, maps: Maps, diameter: float) -> FlowSegmentation:
+        return segment_flows(
+            maps.flow,
+            maps.probability,
+            probability_threshold=self.options.probability_threshold,
+            flow_threshold=self.options.flow_threshold or None,
+            min_size=self.options.min_size,
+            step=max(1.0, diameter / self.model.card.diameter),
+        )
+
+
+def _quality(found: FlowSegmentation, maps: Maps, options: Options) -> float:
+    """Part of the pixels that are surely inside objects whose flows fit."""
+    fit = 1 - found.flow_errors / (options.flow_threshold or 1.0)
+    weight = np.concatenate([[0.0], np.clip(fit, 0, 1)]).astype(np.float32)
+    return float((weight[found.labels] * (2 * maps.probability - 1)).mean())
+
+
+def _measured(labels: np.ndarray) -> float | None:
+    """Median diameter of the objects, where there are any."""
+    found = diameters(labels)
+    return float(np.clip(np.median(found), size.SMALLEST, size.LARGEST)) if found.size else None

@@ -1,0 +1,130 @@
+"""From pixels to the network's maps: resized, cut into tiles, run, blended, resized back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cellbasin.engines import Engine, choose_engine
+from cellbasin.options import Options
+from cellbasin.resize import resize
+from cellbasin.tiling import Blender, Tiling, cut, plan_flipped_tiles, plan_tiles
+from cellbasin.weights import Weights, WeightsError
+
+FLOW_SCALE = 5.0  # the network's maps are 5 x flow (paper, "Deep neural network")
+_FEW_TILES = 9  # enough for the style of a large image
+
+Progress = Callable[[str, float], bool | None]
+
+
+class Cancelled(Exception):
+    """Raised out of `Model.segment` when the progress callback returned False."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Maps:
+    """What the network says about an image: flow (2, Y, X), probability (Y, X), style (S,), at the image's size."""
+
+    flow: np.ndarray
+    probability: np.ndarray
+    style: np.ndarray
+
+
+class Predictor:
+    """One network, or an ensemble whose maps are averaged, with the engines that run it."""
+
+    def __init__(self, weights: Sequence[Weights], *, engine: str = "auto", precision: str = "auto") -> None:
+        if not weights:
+            raise WeightsError("no weights given: pass at least one model name or file")
+        first = weights[0].card
+        for other in weights[1:]:
+            if other.card.diameter != first.diameter:
+                raise WeightsError(
+                    f"models for diameters of {first.diameter:g} and {other.card.diameter:g} px cannot be averaged"
+                )
+        self.weights = tuple(weights)
+        self.card = first
+        self.engines: tuple[Engine, ...] = tuple(choose_engine(w, engine, precision) for w in weights)
+
+    def predict(
+        self,
+        pixels: np.ndarray,
+        diameter: float,
+        options: Options | None = None,
+        progress: Progress | None = None,
+    ) -> Maps:
+        """The network's maps of normalised pixels (2, Y, X) float32 whose objects have this diameter (pixels)."""
+        options = options or Options()
+        _, tiling = self._tiling(pixels, diameter, options)
+        scaled = resize(pixels, tiling.shape)
+        maps, style = self._run_tiles(scaled, tiling, options.batch, part_of(progress, "network"))
+        maps = resize(maps, pixels.shape[1:])
+        flow = maps[:2]
+        flow *= np.float32(1 / FLOW_SCALE)
+        return Maps(flow, _sigmoid(maps[2]), style)
+
+    def style(self, pixels: np.ndarray, diameter: float, options: Options | None = None) -> np.ndarray:
+        """The mean style (S,) over at most nine tiles of pixels (2, Y, X) resized for a diameter."""
+        options = replace(options or Options(), augment=False)
+        divisor, tiling = self._tiling(pixels, diameter, options)
+        if len(tiling) <= _FEW_TILES:
+            return self._styles(cut(resize(pixels, tiling.shape), tiling, range(len(tiling))), options.batch)
+        # Of a large image only the windows that are looked at are resized.
+        window = max(1, round(options.tile * diameter / self.card.diameter))
+        windows = plan_tiles((pixels.shape[1], pixels.shape[2]), window, 0.0, 1)
+        chosen = np.unique(np.linspace(0, len(windows) - 1, _FEW_TILES).round().astype(int))
+        side = [max(divisor, round(length * options.tile / window / divisor) * divisor) for length in windows.tile]
+        return self._styles(resize(cut(pixels, windows, chosen.tolist()), (side[0], side[1])), options.batch)
+
+    def _tiling(self, pixels: np.ndarray, diameter: float, options: Options) -> tuple[int, Tiling]:
+        """The divisor of tile sides, and the tiles of the image resized for a diameter."""
+        scale = self.card.diameter / diameter
+        shape = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[2] * scale)))
+        divisor = max(weights.card.architecture.divisor for weights in self.weights)
+        if options.augment:
+            return divisor, plan_flipped_tiles(shape, options.tile, divisor)
+        return divisor, plan_tiles(shape, options.tile, options.overlap, divisor)
+
+    def _run_tiles(
+        self, scaled: np.ndarray, tiling: Tiling, batch: int, tell: Callable[[float], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        blender = Blender(tiling, maps=self.card.architecture.outputs)
+        style = np.zeros(self.card.architecture.channels[-1], np.float64)
+        for chosen in tiling.batches(batch):
+            tell(chosen.start / len(tiling))
+            tiles = cut(scaled, tiling, chosen)
+            outputs = [engine.run(tiles) for engine in self.engines]
+            blender.add(_mean([maps for maps, _ in outputs]), chosen)
+            style += outputs[0][1].sum(axis=0)
+        return blender.result(), (style / len(tiling)).astype(np.float32)
+
+    def _styles(self, tiles: np.ndarray, batch: int) -> np.ndarray:
+        styles = [self.engines[0].run(tiles[start : start + batch])[1] for start in range(0, len(tiles), batch)]
+        return np.concatenate(styles).mean(axis=0)
+
+
+def _mean(maps: list[np.ndarray]) -> np.ndarray:
+    """Mean of the maps of an ensemble."""
+    return maps[0] if len(maps) == 1 else np.asarray(np.mean(maps, axis=0, dtype=np.float32))
+
+
+def _sigmoid(logit: np.ndarray) -> np.ndarray:
+    """In place, without overflow."""
+    np.clip(logit, -30, 30, out=logit)
+    np.negative(logit, out=logit)
+    np.exp(logit, out=logit)
+    logit += 1
+    return np.reciprocal(logit, out=logit)
+
+
+def tell(progress: Progress | None, stage: str, part: float) -> None:
+    """Report progress; raises Cancelled where the answer is False."""
+    if progress is not None and progress(stage, part) is False:
+        raise Cancelled(f"cancelled during {stage}")
+
+
+def part_of(progress: Progress | None, stage: str) -> Callable[[float], None]:
+    """`tell` for one stage."""
+    return lambda part: tell(progress, stage, part)
