@@ -123,7 +123,7 @@ def test_channels_unclear(run: Run, small_model: Path, tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["--diamter", "30"], ["--diamter", "--diameter", "segment --help"]),
-        (["--diameter", "large"], ["large", "auto"]),
+        (["--diameter", "large"], ["large", "auto", "once"]),
         (["--diameter", "0.1"], ["diameter", "0.1"]),
         (["--diameter", "nan"], ["diameter", "nan"]),
         (["--channels", "red"], ["red", "PRIMARY"]),

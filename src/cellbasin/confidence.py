@@ -1,7 +1,7 @@
 """How far to believe in an object: the probability that it is right, from what the network said about its pixels.
 
 An object counts as right when a true object exists with which its IoU is at least 0.5. The regression is fitted on
-validation images (`training/trust_fit.py`) and stored in the weights file.
+validation images (`training/confidence_fit.py`) and stored in the weights file.
 """
 
 from __future__ import annotations

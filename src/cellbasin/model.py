@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from cellbasin import size
 from cellbasin.confidence import Calibration, object_features
 from cellbasin.image import Image, as_image
 from cellbasin.intensity import select_channels
@@ -102,6 +103,27 @@ class Model(Predictor):
         """Segment images one by one, each when its result is asked for; see `segment`."""
         for image in images:
             yield self.segment(image, options=options, progress=progress)
+
+    def common_diameter(
+        self,
+        images: Iterable[np.ndarray | Image],
+        *,
+        options: Options | None = None,
+        progress: Progress | None = None,
+    ) -> float:
+        """One diameter (pixels) for images taken at one magnification: the median of what is estimated for each.
+
+        Images in which nothing is found do not count, unless that is all of them. Single images that mislead do no harm
+        then; where magnifications differ, let each image have its own. Raises ValueError when there is no image.
+
+        >>> from cellbasin.generator import generate
+        >>> images = [generate("nuclei", (128, 128), seed=seed).image[0] for seed in range(3)]
+        >>> 10 < load_model().common_diameter(images) < 60
+        True
+        """
+        options = replace(options or Options(), diameter=None)
+        found = [(len(one), one.diameter) for one in self.segment_many(images, options=options, progress=progress)]
+        return size.common(found)
 
     def _confidence(
         self, objects: Mapping[str, np.ndarray], labels: np.ndarray, run: PlaneRun, options: Options

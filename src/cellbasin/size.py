@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -88,3 +88,17 @@ def trust(tried: float, found: float, count: int) -> float:
     """0..1: how far to believe in a diameter that was tried: are there objects, and of that diameter?"""
     agreement = np.exp(-0.5 * (np.log(found / tried) / _AGREES) ** 2)
     return float(agreement * (1 - np.exp(-count / FEW)))
+
+
+def common(found: Sequence[tuple[int, float]]) -> float:
+    """One diameter for all images of a folder, of (number of objects, diameter) of each: the median.
+
+    Images without objects do not count, unless that is all of them. Raises ValueError when there is none.
+
+    >>> common([(12, 20.0), (0, 90.0), (3, 30.0)])
+    25.0
+    """
+    if not found:
+        raise ValueError("found no image, expected at least one to estimate the diameter from")
+    telling = [diameter for count, diameter in found if count] or [diameter for _, diameter in found]
+    return float(np.median(telling))

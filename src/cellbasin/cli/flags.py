@@ -17,14 +17,17 @@ HOW = Group("How to segment", sort_key=2)
 WITH = Group("Model", sort_key=1)
 
 
-def _diameter(type_: Any, tokens: Sequence[Token]) -> float | None:
-    text = tokens[0].value
-    if text.lower() == "auto":
-        return None
+ONCE = "once"  # as a diameter: one for all images of a call
+
+
+def _diameter(type_: Any, tokens: Sequence[Token]) -> float | str | None:
+    text = tokens[0].value.lower()
+    if text in ("auto", ONCE):
+        return ONCE if text == ONCE else None
     try:
         return float(text)
     except ValueError:
-        raise ValueError(f"found {text!r}, expected a number of pixels or auto") from None
+        raise ValueError(f"found {text!r}, expected a number of pixels, auto or once") from None
 
 
 def channels_from(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
@@ -51,7 +54,12 @@ def names(type_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
 
 
 _SPECIAL: dict[str, dict[str, Any]] = {
-    "diameter": {"converter": _diameter, "n_tokens": 1, "metavar": "PX|auto"},
+    "diameter": {
+        "converter": _diameter,
+        "n_tokens": 1,
+        "metavar": "PX|auto|once",
+        "more": "once: one estimate for all.",
+    },
     "channels": {"converter": channels_from, "n_tokens": 1, "metavar": "PRIMARY[,NUCLEAR]"},
     "axes": {"metavar": "YX|CYX|..."},
 }
@@ -65,10 +73,13 @@ def _flags(name: str, without: Sequence[str] = ()) -> type:
 
 
 def _flag(item: Field[Any], hint: Any) -> tuple[str, Any, Any]:
-    special = _SPECIAL.get(item.name, {})
+    special = dict(_SPECIAL.get(item.name, {}))
+    more = special.pop("more", "")
+    if item.name == "diameter":
+        hint = float | str | None
     if hint is int:
         special = {"converter": _whole, "metavar": item.metadata["unit"].upper() or "N"}
-    parameter = Parameter(help=item.metadata["help"], group=HOW, **special)
+    parameter = Parameter(help=f"{item.metadata['help']} {more}".strip(), group=HOW, **special)
     default = field(default=item.default) if item.default is not MISSING else field()
     return item.name, Annotated[hint, parameter], default
 
@@ -84,7 +95,14 @@ else:
 def options_from(flags: Any) -> Options:
     """The options that flags stand for; raises ValueError as `Options` does."""
     given = {item.name: getattr(flags, item.name) for item in fields(flags)} if flags is not None else {}
+    if given.get("diameter") == ONCE:  # is settled when the images are there
+        del given["diameter"]
     return Options(**given)
+
+
+def wants_one_diameter(flags: Any) -> bool:
+    """Whether one diameter is to be estimated for all images."""
+    return getattr(flags, "diameter", None) == ONCE
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -24,7 +24,15 @@ from cellbasin.cli.console import (
     print_error,
     write_json,
 )
-from cellbasin.cli.flags import JsonOption, ModelFlags, ModelOption, SegmentFlags, names, options_from
+from cellbasin.cli.flags import (
+    JsonOption,
+    ModelFlags,
+    ModelOption,
+    SegmentFlags,
+    names,
+    options_from,
+    wants_one_diameter,
+)
 
 if TYPE_CHECKING:
     from cellbasin.model import Model
@@ -35,8 +43,10 @@ EXAMPLES = """Examples:
   cellbasin segment cells.tif
   cellbasin segment *.tif --diameter 25 --out masks
   cellbasin segment folder --channels 1,0 --save labels,overlay,rois
+  cellbasin segment folder --diameter once
   cellbasin segment cells.tif --json - --quiet"""
 
+_ENOUGH = 24  # images that a diameter for all of them is estimated from
 _FULL = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS")}
 
 
@@ -73,7 +83,7 @@ def segment(
     batch.check()
     try:
         if batch.images:
-            batch.run((models or ModelFlags()).load())
+            batch.run((models or ModelFlags()).load(), one_diameter=wants_one_diameter(flags))
     finally:
         if json_file:
             write_json(json_file, batch.records)
@@ -152,9 +162,11 @@ class _Batch:
         """Path of the image's results without their endings."""
         return (image.parent if self.out is None else self.out) / image.stem
 
-    def run(self, model: Model) -> None:
+    def run(self, model: Model, *, one_diameter: bool) -> None:
         """Segment one image after the other; Ctrl-C ends it, with whole files only."""
         try:
+            if one_diameter:
+                self._settle_diameter(model)
             with Bar(len(self.images), hidden=self.quiet) as bar:
                 for image in self.images:
                     bar.begin(image.name)
@@ -172,6 +184,29 @@ class _Batch:
                 f"cellbasin: interrupted: {done} of {len(self.images)} images done, their files are whole",
                 file=sys.stderr,
             )
+
+    def _settle_diameter(self, model: Model) -> None:
+        """The diameter for all images; bad ones say so when their turn comes."""
+        from cellbasin import size
+        from cellbasin.io import read_image
+
+        chosen = self.images[:: -(-len(self.images) // _ENOUGH)]
+        found = []
+        with Bar(len(chosen), hidden=self.quiet) as bar:
+            for path in chosen:
+                bar.begin(f"diameter: {path.name}")
+                try:
+                    image = read_image(path, axes=self.options.axes)
+                    result = model.segment(image, options=self.options, progress=bar.tell)
+                except (ValueError, TypeError, OSError, MemoryError):
+                    continue
+                finally:
+                    bar.end()
+                found.append((len(result), result.diameter))
+        if found:
+            diameter = size.common(found)
+            self.options = replace(self.options, diameter=diameter)
+            self._say(f"diameter for all images: {diameter:.1f} px, the median of {len(found)} estimates")
 
     def _one(self, model: Model, path: Path, bar: Bar) -> None:
         from cellbasin.io import WriteError, read_image, save
@@ -206,14 +241,15 @@ class _Batch:
                 "provenance": dict(facts),
             }
         )
+        more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+        self._say(
+            f"{path}: {len(result)} objects, diameter {result.diameter:.1f} px "
+            f"({facts['diameter_source']}), {facts['seconds']:.2f} s, {files[0]}{more}"
+        )
+
+    def _say(self, line: str) -> None:
         if not self.quiet:
-            more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-            print(
-                f"{path}: {len(result)} objects, diameter {result.diameter:.1f} px "
-                f"({facts['diameter_source']}), {facts['seconds']:.2f} s, {files[0]}{more}",
-                file=sys.stderr if self.told_on_stderr else sys.stdout,
-                flush=True,
-            )
+            print(line, file=sys.stderr if self.told_on_stderr else sys.stdout, flush=True)
 
     def _failed(self, path: Path, error: BaseException) -> None:
         text = one_line(error)
