@@ -14,12 +14,12 @@ import json
 import sys
 import time
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 from bench import markdown, say
 from inputs import data_root
+from looks import SHOWN, log_look
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
@@ -43,8 +43,6 @@ from cellbasin.version import VERSION
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "output" / "accuracy"
-TEST_LOG = ROOT / "docs" / "test-log.jsonl"
-SHOWN = (0.5, 0.75, 0.9)
 IGNORE = 65535
 WORST = 10
 COVERAGE = (0.5, 0.7, 0.8, 0.9, 1.0)
@@ -69,7 +67,7 @@ def main() -> int:
         results["evaluation"] = found.as_dict()
         results["confidence"] = trust.as_dict()
         if arguments.split == "test":
-            _log_look(model, found, arguments)
+            log_look(model, found, arguments.diameter)
         report += [source_table(found), trust.table()]
         report.append(worst_images(model, records, found, arguments.diameter, arguments.out))
     else:
@@ -154,21 +152,6 @@ def _evaluate(model: Model, records: Sequence[Record], diameter: str, trust: Tru
             say(f"{done} of {len(records)} images, {time.perf_counter() - started:.0f} s")
 
     return evaluate(model, records, diameter=diameter, report=report)
-
-
-def _log_look(model: Model, found: Evaluation, arguments: argparse.Namespace) -> None:
-    """Everybody may see how often the test split was looked at."""
-    line = {
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "version": VERSION,
-        "models": {weights.card.name: weights.sha256 for weights in model.weights},
-        "precision": model.engines[0].precision,
-        "diameter": arguments.diameter,
-        "images": len(found.images),
-        **{f"ap_at_{t}": [round(interval.mean, 4) for interval in found.at(t)] for t in SHOWN},
-    }
-    with TEST_LOG.open("a") as file:
-        file.write(json.dumps(line) + "\n")
 
 
 def source_table(found: Evaluation) -> str:

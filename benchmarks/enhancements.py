@@ -16,6 +16,7 @@ from pathlib import Path
 
 from bench import markdown, say
 from inputs import data_root
+from looks import SHOWN
 
 from cellbasin.evaluation import evaluate
 from cellbasin.model import Model, load_model
@@ -23,7 +24,6 @@ from cellbasin.options import Options
 from cellbasin.training.folder import select_records
 
 ROOT = Path(__file__).parent.parent
-SHOWN = (0.5, 0.75, 0.9)
 DEFAULT = Options()
 
 
