@@ -56,7 +56,7 @@ class Bench:
         self.default = self._network("half", self.default_model)
         self.paper = self._network("paper", self.paper_file)
         if self.theirs:
-            export(self.theirs, self.paper.file, self.folder / "paper")
+            export(self.paper.file, self.folder / "paper")
             self.theirs.call("load", name="paper", model=str(self.folder / "paper"))
 
     def start_rival(self) -> Worker | None:

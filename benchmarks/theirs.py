@@ -26,28 +26,13 @@ def about() -> Mapping[str, Any]:
 
 
 def load(name: str, model: str) -> None:
-    """Load NAME.pth, and NAME_size.npy where it is there, from the folder and stem that `model` is."""
+    """Load NAME.pth, and NAME.pth_size.npy where it is there, from the folder and stem that `model` is."""
     from pathlib import Path
 
     network = models.CellposeModel(gpu=False, pretrained_model=f"{model}.pth", diam_mean=30.0)
-    size = Path(f"{model}_size.npy")
+    size = Path(f"{model}.pth_size.npy")
     sizes = models.SizeModel(network, device=CPU, pretrained_size=str(size)) if size.exists() else None
     MODELS[name] = (network, sizes)
-
-
-def convert(source: str, target: str, size_model: dict[str, Any] | None) -> None:
-    """Write a state dict (npz of arrays by upstream's names) and a size model in upstream's own files."""
-    with np.load(source) as file:
-        torch.save({name: torch.from_numpy(file[name]) for name in file.files}, f"{target}.pth")
-    if size_model:
-        coefficients = np.asarray(size_model["coefficients"], np.float32)
-        parameters = {
-            "A": coefficients,
-            "smean": np.zeros_like(coefficients),
-            "diam_mean": 30.0,
-            "ymean": float(size_model["intercept"]),
-        }
-        np.save(f"{target}_size.npy", parameters, allow_pickle=True)
 
 
 def raw(tiles: np.ndarray, name: str) -> Mapping[str, Any]:
@@ -116,7 +101,7 @@ if __name__ == "__main__":
         {
             function.__name__: function
             for function in (
-                *(about, load, convert, raw, network, flows_to_labels, labels_to_flows),
+                *(about, load, raw, network, flows_to_labels, labels_to_flows),
                 *(segment, stand_in),
             )
         }

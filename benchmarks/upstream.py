@@ -10,20 +10,18 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from workers import Worker, stage
 
-from cellbasin.weights import Architecture, load_weights
+from cellbasin.foreign import exported, open_weights
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
 DEFAULT_ENVIRONMENT = ROOT / ".venv-cellpose"
 # numpy: the newest that cellpose 3.1.1.3 allows; torch: the same version as our training uses.
 PACKAGES = ("torch==2.13.0", "cellpose==3.1.1.3", "numpy==2.0.2")
-DIAMETER = 30.0
 TOLERANCE = 1e-4
 
 
@@ -54,61 +52,16 @@ def start_ours(folder: Path, **environment: str) -> Worker:
     return Worker([sys.executable, HERE / "ours.py"], folder, {**os.environ, **environment})
 
 
-def upstream_names(architecture: Architecture) -> dict[str, str]:
-    """Our tensor names → upstream's, for networks of the paper's kind.
-
-    >>> upstream_names(Architecture(stem=1, refine=0))["up.0.style.0.weight"]
-    'upsample.up.res_up_0.conv.conv_1.full.weight'
-    """
-    if architecture.stem != 1 or architecture.refine:
-        raise ValueError(f"{architecture} has no counterpart upstream: expected stem=1 and refine=0")
-    names = {}
-    for ours, pattern in _places(len(architecture.channels)).items():
-        for part in ("weight", "bias", "running_mean", "running_var"):
-            names[f"{ours}.norm.{part}"] = f"{pattern.format(0)}.{part}"
-        last = 1 if ours.endswith("project") else 2  # no ReLU between norm and projection
-        for part in ("weight", "bias"):
-            names[f"{ours}.conv.{part}"] = f"{pattern.format(last)}.{part}"
-    for n in range(len(architecture.channels)):
-        for k in range(3):
-            for part in ("weight", "bias"):
-                names[f"up.{n}.style.{k}.{part}"] = f"upsample.up.res_up_{n}.conv.conv_{k + 1}.full.{part}"
-    return names
-
-
-def _places(scales: int) -> dict[str, str]:
-    """Our blocks of norm and convolution → upstream's, with a place for the number of the layer in it."""
-    places = {"output": "output.{}"}
-    for n in range(scales):
-        for side, theirs in (("down", f"downsample.down.res_down_{n}"), ("up", f"upsample.up.res_up_{n}")):
-            places[f"{side}.{n}.project"] = theirs + ".proj.{}"
-            for k in range(4):
-                inner = ".conv" if side == "up" and k else ""
-                places[f"{side}.{n}.conv.{k}"] = f"{theirs}.conv.conv_{k}{inner}" + ".{}"
-    return places
-
-
-def upstream_state(architecture: Architecture, tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The state dict of upstream's CPnet that computes what our network with these tensors computes."""
-    names = upstream_names(architecture)
-    if names.keys() != tensors.keys():
-        raise ValueError(f"tensors without counterpart upstream: {sorted(names.keys() ^ tensors.keys())}")
-    state = {names[key]: np.ascontiguousarray(value, np.float32) for key, value in tensors.items()}
-    diameter = np.array([DIAMETER], np.float32)
-    return {**state, "diam_mean": diameter, "diam_labels": diameter}
-
-
-def export(theirs: Worker, weights_file: str | Path, target: Path) -> None:
-    """Write one of our weights files as upstream's TARGET.pth and TARGET_size.npy."""
-    weights = load_weights(weights_file)
-    state = stage(theirs.folder, "state", **upstream_state(weights.card.architecture, weights.tensors))
-    theirs.call("convert", source=str(state), target=str(target), size_model=dict(weights.card.size_model) or None)
+def export(weights_file: str | Path, target: Path) -> None:
+    """Write one of our weights files as upstream's TARGET.pth and TARGET.pth_size.npy."""
+    for name, data in exported(open_weights(weights_file), f"{target.name}.pth").items():
+        target.with_name(name).write_bytes(data)
 
 
 def largest_difference(ours: Worker, theirs: Worker, weights_file: Path, seed: int = 0) -> float:
     """Largest difference of the two float32 networks' outputs, relative to the outputs' spread."""
     target = theirs.folder / "verify"
-    export(theirs, weights_file, target)
+    export(weights_file, target)
     theirs.call("load", name="verify", model=str(target))
     ours.call("load", name="verify", model=str(weights_file), precision="float32")
     tiles = np.random.default_rng(seed).random((2, 2, 96, 128), np.float32)

@@ -12,6 +12,7 @@ import numpy as np
 
 from cellbasin import size
 from cellbasin.confidence import Calibration, object_features
+from cellbasin.foreign import open_weights
 from cellbasin.image import Image, as_image
 from cellbasin.intensity import select_channels
 from cellbasin.options import Options
@@ -19,7 +20,6 @@ from cellbasin.plane import PlaneRun
 from cellbasin.prediction import Cancelled, Maps, Predictor, Progress
 from cellbasin.results import Segmentation, object_table
 from cellbasin.version import VERSION
-from cellbasin.weights import load_weights
 
 __all__ = ["Cancelled", "Maps", "Model", "Progress", "load_model"]
 
@@ -32,7 +32,8 @@ def load_model(
     engine: str = "auto",
     precision: str = "auto",
 ) -> Model:
-    """Load a shipped model by name or a weights file; several of one object diameter make an ensemble.
+    """Load a shipped model by name or a weights file (ours, or of Cellpose 1 to 3); several of one object diameter
+    make an ensemble.
 
     engine: "auto", "openvino" or "torch"; precision: "auto", "float32", "bf16" or "int8" (`cellbasin doctor` tells
     what "auto" chooses and why). Raises WeightsError for names and files that cannot be used, ValueError for an
@@ -43,7 +44,7 @@ def load_model(
     'general'
     """
     names = [name_or_path] if isinstance(name_or_path, (str, Path)) else name_or_path
-    return Model([load_weights(name) for name in names], engine=engine, precision=precision)
+    return Model([open_weights(name) for name in names], engine=engine, precision=precision)
 
 
 class Model(Predictor):

@@ -64,7 +64,7 @@ class PlaneRun:
         model = self.model
         regression = size.SizeModel.from_card(model.card.size_model)
         if regression is None:
-            return model.card.diameter
+            return model.card.typical_diameter or model.card.diameter
         return size.diameter_from_style(regression, lambda diameter: model.style(self.pixels, diameter, self.options))
 
     def _window(self, diameter: float, largest: int) -> np.ndarray:

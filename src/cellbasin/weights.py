@@ -18,6 +18,7 @@ SHIPPED = Path(__file__).parent / "models"
 SUFFIX = ".safetensors"
 HEADER_KEY = "cellbasin"
 FORMAT = 1
+CONVENTIONS = ("cellbasin", "cellpose")
 
 
 class WeightsError(ValueError):
@@ -63,7 +64,9 @@ class Card:
     name: of the model; architecture; diameter: object diameter in pixels that images are resized to; licence and
     sources of the training data; recipe, seeds and scores: free-form records; size_model: coefficients of the style →
     diameter regression; confidence: coefficients of the objects' confidence, "plain" and "augment"; ranges: int8 ranges
-    by tensor name; note: a warning shown at load.
+    by tensor name; note: a warning shown at load; typical_diameter: of the training images' objects where known, the
+    first guess of a model without size model (0: `diameter`); conventions: of the program that trained the network, one
+    of `CONVENTIONS`: what is beyond the image, how it is resized, how objects at the border are judged.
     """
 
     name: str
@@ -77,6 +80,8 @@ class Card:
     confidence: dict[str, Any] = field(default_factory=dict)
     ranges: dict[str, Any] = field(default_factory=dict)
     note: str = ""
+    typical_diameter: float = 0.0
+    conventions: str = "cellbasin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,8 +192,11 @@ def _parse(header: str, path: Path) -> Card:
         for name in ("recipe", "scores", "size_model", "confidence", "ranges"):
             if not isinstance(getattr(card, name), dict):
                 raise TypeError(f"{name} is not a table")
-        if not 1 <= float(card.diameter) <= 10000:
-            raise ValueError(f"diameter is {card.diameter}")
+        for diameter in (card.diameter, card.typical_diameter or card.diameter):
+            if not 1 <= float(diameter) <= 10000:
+                raise ValueError(f"diameter is {diameter}")
+        if card.conventions not in CONVENTIONS:
+            raise ValueError(f"conventions are {card.conventions!r}")
         return card
     except WeightsError:
         raise

@@ -20,7 +20,9 @@ EXAMPLES = """Examples:
   cellbasin models list
   cellbasin models info general
   cellbasin models add mine.safetensors            then: cellbasin segment cells.tif --model mine
-  cellbasin models export general copy.safetensors"""
+  cellbasin models add cyto3                       a file of Cellpose 1 to 3, then: --model cyto3
+  cellbasin models export general copy.safetensors
+  cellbasin models export paper paper.pth          a file that Cellpose 1 to 3 loads"""
 
 
 def make_app() -> App:
@@ -72,10 +74,11 @@ def list_models(*, json_file: JsonOption = None) -> int:
 
 def info(model: Annotated[str, Parameter(name="MODEL", help="Name or file.")], *, json_file: JsonOption = None) -> int:
     """Show all that a model says about itself: data, licence, recipe, scores."""
-    from cellbasin.weights import find_model, load_weights
+    from cellbasin.foreign import open_weights
+    from cellbasin.weights import find_model
 
     path = find_model(model)
-    facts = _facts(load_weights(path), path)
+    facts = _facts(open_weights(path), path)
     if json_file:
         write_json(json_file, facts)
     if json_file != "-":
@@ -85,19 +88,24 @@ def info(model: Annotated[str, Parameter(name="MODEL", help="Name or file.")], *
 
 
 def add(
-    file: Annotated[Path, Parameter(name="FILE", help="Weights file of cellbasin.")],
+    file: Annotated[Path, Parameter(name="FILE", help="Weights file of cellbasin or of Cellpose 1 to 3.")],
     *,
     name: Annotated[str | None, Parameter(help="Name to use it by; default: the file's.")] = None,
 ) -> int:
     """Check a weights file and keep a copy that can be used by name.
 
-    Weights of other programs cannot be read yet.
+    A file of Cellpose 1 to 3 is converted; its size model (NAME_size.npy or size_NAME.npy) is taken from beside it.
     """
-    from cellbasin.weights import SHIPPED, SUFFIX, known_models, load_weights, user_folder
+    from dataclasses import replace
 
-    load_weights(file)
+    import numpy as np
+
+    from cellbasin.foreign import is_foreign, open_weights
+    from cellbasin.weights import SHIPPED, SUFFIX, known_models, save_weights, user_folder
+
+    weights = open_weights(file)
     open_models([file])  # a network that cannot be built is found now, not when it is used
-    chosen = name or file.stem
+    chosen = name or (weights.card.name if is_foreign(file) else file.stem)
     if not chosen.replace("-", "").replace("_", "").replace(".", "").isalnum() or chosen.startswith("."):
         raise CommandError(
             f"found the name {chosen!r}, expected letters, digits, dots, - and _: choose another with --name"
@@ -106,7 +114,11 @@ def add(
         raise CommandError(f"a model {chosen!r} ships with cellbasin; choose another name with --name")
     folder = user_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    _copy(file, folder / f"{chosen}{SUFFIX}")
+    if is_foreign(file):
+        card = replace(weights.card, name=chosen, recipe={"converted_from": file.name, "sha256": weights.sha256})
+        save_weights(folder / f"{chosen}{SUFFIX}", card, weights.tensors, np.float32)
+    else:
+        _copy(file, folder / f"{chosen}{SUFFIX}")
     print(f"added {chosen}: cellbasin segment INPUT --model {chosen}")
     return DONE
 
@@ -115,16 +127,36 @@ def export(
     model: Annotated[str, Parameter(name="MODEL", help="Name or file.")],
     path: Annotated[Path, Parameter(name="FILE", help="Where to write the weights file.")],
 ) -> int:
-    """Write a copy of a model's weights file; formats of other programs cannot be written yet."""
+    """Write a model's weights file; with the ending .pth a file that Cellpose 1 to 3 loads.
+
+    The size model then goes to FILE_size.npy beside it. Cellpose knows the paper's network only.
+    """
     from cellbasin.weights import find_model
 
     source = find_model(model)
     target = path / source.name if path.is_dir() else path
-    if target.exists():
-        raise CommandError(f"{target}: found a file there, expected none: choose another name")
-    _copy(source, target)
-    print(f"wrote {target}")
+    theirs = target.suffix in (".pth", ".pt")
+    written = _as_cellpose(model, target.name) if theirs else {target.name: source.read_bytes()}
+    for name in written:
+        if target.with_name(name).exists():
+            raise CommandError(f"{target.with_name(name)}: found a file there, expected none: choose another name")
+    for name, data in written.items():
+        _write(target.with_name(name), data)
+        print(f"wrote {target.with_name(name)}")
     return DONE
+
+
+def _as_cellpose(model: str, name: str) -> dict[str, bytes]:
+    from cellbasin.foreign import exported, open_weights
+
+    return exported(open_weights(model), name)
+
+
+def _write(target: Path, data: bytes) -> None:
+    from cellbasin.io.atomic import atomic
+
+    with atomic(target) as temporary:
+        temporary.write_bytes(data)
 
 
 def _copy(source: Path, target: Path) -> None:
