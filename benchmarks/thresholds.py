@@ -1,0 +1,134 @@
+"""Probability and flow-error thresholds by cross-validation, beside the paper's 0.5 and 0.4.
+
+    python benchmarks/thresholds.py                    the shipped model on validation images, true diameter
+
+Validation images (split off the training images by group) are parted into five folds by group; for each fold the
+thresholds are those that are best on the other four, and its images are scored with them. The test split is not
+looked at. What counts is AP, mean over the thresholds of overlap 0.5 and 0.75 and over images and sources alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+from bench import markdown, say
+from inputs import data_root
+
+from cellbasin.dynamics import FlowSegmentation, segment_flows
+from cellbasin.evaluation import channels_of, read_pair, score_labels
+from cellbasin.intensity import select_channels
+from cellbasin.io import Record
+from cellbasin.labels import median_diameter, touches_border
+from cellbasin.model import Model, load_model
+from cellbasin.training.folder import select_records
+
+ROOT = Path(__file__).parent.parent
+PROBABILITY = (0.3, 0.4, 0.5, 0.6, 0.7)
+FLOW = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0, np.inf)
+PAPER = (PROBABILITY.index(0.5), FLOW.index(0.4))
+AT_BORDER = 2.0  # as in `segment_flows`
+FOLDS = 5
+IGNORE = 65535
+PLACES = (0, 5, 8)  # of AP at 0.5, 0.75, 0.9
+
+
+def main() -> int:
+    arguments = _arguments()
+    records = select_records(data_root(), "validation", ("sartorius",))[:: arguments.every]
+    model = load_model(arguments.model)
+    say(f"{len(records)} validation images")
+    scores = np.array([score_grid(model, record) for record in records])  # (images, probability, flow, 3)
+    sources = np.array([record.source for record in records])
+    folds = np.array([zlib.crc32((record.group or record.name).encode()) % FOLDS for record in records])
+    text = "\n\n".join([grid_table(scores, sources), cross_validated(scores, sources, folds)]) + "\n"
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    arguments.out.write_text(text)
+    print(text)
+    return 0
+
+
+def score_grid(model: Model, record: Record) -> np.ndarray:
+    """AP at 0.5, 0.75 and 0.9 (probability, flow, 3) of one image with its true diameter."""
+    image, truth = read_pair(record)
+    diameter = median_diameter(truth, IGNORE)
+    diameter = diameter if diameter > 0 else model.card.diameter
+    maps = model.predict(select_channels(image, channels_of(record, image)), diameter)
+    rows = []
+    for threshold in PROBABILITY:
+        found = segment_flows(
+            maps.flow,
+            maps.probability,
+            probability_threshold=threshold,
+            flow_threshold=None,
+            step=max(1.0, diameter / model.card.diameter),
+        )
+        precisions = [score_labels(truth, kept(found, limit), ignore=IGNORE).average_precision for limit in FLOW]
+        rows.append([[precision[place] for place in PLACES] for precision in precisions])
+    return np.array(rows)
+
+
+def kept(found: FlowSegmentation, limit: float) -> np.ndarray:
+    """The labels whose flow error is within the limit."""
+    allowed = limit * np.where(touches_border(found.labels), AT_BORDER, 1.0)
+    return np.where(np.concatenate([[False], found.flow_errors <= allowed])[found.labels], found.labels, 0)
+
+
+def merit(scores: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """What is maximised, (probability, flow): AP at 0.5 and 0.75, over images and over sources alike."""
+    by_source = np.mean([scores[sources == source].mean(axis=0) for source in np.unique(sources)], axis=0)
+    return ((scores.mean(axis=0) + by_source) / 2)[..., :2].mean(axis=-1)
+
+
+def grid_table(scores: np.ndarray, sources: np.ndarray) -> str:
+    """AP@0.5 over images / sources for every pair of thresholds."""
+    by_source = np.mean([scores[sources == source].mean(axis=0) for source in np.unique(sources)], axis=0)
+    rows = [
+        [f"{p:g}", *(f"{scores[:, i, j, 0].mean():.3f} / {by_source[i, j, 0]:.3f}" for j in range(len(FLOW)))]
+        for i, p in enumerate(PROBABILITY)
+    ]
+    header = ["probability", *("off" if np.isinf(limit) else f"flow error {limit:g}" for limit in FLOW)]
+    return f"AP@0.5 over images / sources, all {len(scores)} images\n\n{markdown(header, rows)}"
+
+
+def cross_validated(scores: np.ndarray, sources: np.ndarray, folds: np.ndarray) -> str:
+    """What is chosen on four folds, scored on the fifth, beside the paper's thresholds."""
+    left_out, chosen = np.empty((len(scores), scores.shape[-1])), []
+    for fold in range(FOLDS):
+        inside = folds == fold
+        values = merit(scores[~inside], sources[~inside])
+        best = np.unravel_index(values.argmax(), values.shape)
+        left_out[inside] = scores[inside][:, best[0], best[1]]
+        chosen.append(f"{PROBABILITY[best[0]]:g} and {FLOW[best[1]]:g}")
+    values = merit(scores, sources)
+    best = np.unravel_index(values.argmax(), values.shape)
+    rows = [
+        _row("paper: 0.5 and 0.4", scores[:, PAPER[0], PAPER[1]], sources),
+        _row(f"chosen on the other folds ({', '.join(chosen)})", left_out, sources),
+        _row(
+            f"best on all (optimistic): {PROBABILITY[best[0]]:g} and {FLOW[best[1]]:g}",
+            scores[:, best[0], best[1]],
+            sources,
+        ),
+    ]
+    return markdown(["probability and flow error", *(f"AP@{t} images / sources" for t in (0.5, 0.75, 0.9))], rows)
+
+
+def _row(name: str, scores: np.ndarray, sources: np.ndarray) -> list[str]:
+    by_source = np.mean([scores[sources == source].mean(axis=0) for source in np.unique(sources)], axis=0)
+    return [name, *(f"{a:.4f} / {b:.4f}" for a, b in zip(scores.mean(axis=0), by_source, strict=True))]
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="general", help="a shipped model or a weights file")
+    parser.add_argument("--every", type=int, default=1, help="only every so many images")
+    parser.add_argument("--out", type=Path, default=ROOT / "output" / "thresholds.md")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
