@@ -1,13 +1,14 @@
 """Files: read images and labels, find them in folders, write results; every file whole or not at all."""
 
 from .atomic import atomic
+from .coco import write_coco
 from .errors import ReadError, WriteError
 from .find import Record, find_images, find_pairs, natural_key, read_index
 from .outputs import OUTPUTS, Output, check_outputs, save
 from .overlay import display, flow_colours, overlay
 from .read import SUFFIXES, read_image, read_labels
 from .vector import write_geojson, write_outlines_text, write_rois
-from .write import write_flows, write_labels, write_overlay, write_seg, write_table
+from .write import write_flows, write_labels, write_overlay, write_parquet, write_seg, write_table
 
 __all__ = [
     "OUTPUTS",
@@ -28,11 +29,13 @@ __all__ = [
     "read_index",
     "read_labels",
     "save",
+    "write_coco",
     "write_flows",
     "write_geojson",
     "write_labels",
     "write_outlines_text",
     "write_overlay",
+    "write_parquet",
     "write_rois",
     "write_seg",
     "write_table",

@@ -12,8 +12,9 @@ import numpy as np
 from cellbasin.image import Image, as_image
 from cellbasin.results import Segmentation
 
+from .coco import write_coco
 from .vector import write_geojson, write_outlines_text, write_rois
-from .write import write_flows, write_labels, write_overlay, write_seg, write_table
+from .write import write_flows, write_labels, write_overlay, write_parquet, write_seg, write_table
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,23 @@ def _geojson(path: Path, result: Segmentation, image: Image) -> None:
 
 
 def _table(path: Path, result: Segmentation, image: Image) -> None:
-    write_table(path, result.objects)
+    write_table(path, _measured(result, image))
+
+
+def _parquet(path: Path, result: Segmentation, image: Image) -> None:
+    write_parquet(path, _measured(result, image))
+
+
+def _measured(result: Segmentation, image: Image) -> dict[str, np.ndarray]:
+    """The table of objects with their shapes (in 2D) and intensities."""
+    from cellbasin.measure import measure_intensities, measure_shapes
+
+    shapes = measure_shapes(result.labels, image.voxel_size) if result.labels.ndim == 2 else {}
+    return {**result.objects, **shapes, **measure_intensities(result.labels, image)}
+
+
+def _coco(path: Path, result: Segmentation, image: Image) -> None:
+    write_coco(path, result.labels, image.name or path.name.removesuffix("_coco.json"), result.objects)
 
 
 def _overlay(path: Path, result: Segmentation, image: Image) -> None:
@@ -65,6 +82,8 @@ OUTPUTS: dict[str, Output] = {
     "rois": Output("_rois.zip", _rois, "ROIs for ImageJ and Fiji"),
     "geojson": Output("_objects.geojson", _geojson, "polygons and measurements for QuPath"),
     "table": Output("_objects.csv", _table, "a line of measurements for each object"),
+    "parquet": Output("_objects.parquet", _parquet, "the same as Parquet"),
+    "coco": Output("_coco.json", _coco, "COCO annotations"),
     "overlay": Output("_overlay.png", _overlay, "picture with coloured outlines"),
     "seg": Output("_seg.npy", _seg, "file of Cellpose's own window"),
 }

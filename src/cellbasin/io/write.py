@@ -17,6 +17,7 @@ from PIL import Image as Pillow
 from cellbasin.image import Image
 
 from .atomic import atomic
+from .errors import WriteError
 from .overlay import flow_colours, overlay
 
 _IMAGEJ_BYTES = 4 * 1000**3  # above this ImageJ's own format ends
@@ -160,14 +161,47 @@ def write_table(path: str | os.PathLike[str], table: Mapping[str, np.ndarray]) -
     ...     Path(folder, "a.csv").read_text()
     'label,error\\n1,0.125\\n2,\\n'
     """
-    lengths = {name: np.shape(column) for name, column in table.items()}
-    if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
-        raise ValueError(f"found columns of shapes {lengths}; expected one dimension and one length")
+    _check_columns(table)
     columns = [[_cell(value) for value in np.asarray(column).tolist()] for column in table.values()]
     with atomic(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(table)
         writer.writerows(zip(*columns, strict=True))
+
+
+def write_parquet(path: str | os.PathLike[str], table: Mapping[str, np.ndarray]) -> None:
+    """Write a table as Parquet, dtypes kept; needs pyarrow (the extra "formats").
+
+    Parameters
+    ----------
+    path : ending in .parquet.
+    table : as in `write_table`.
+
+    Raises
+    ------
+    WriteError when the file cannot be written or pyarrow is not installed; ValueError when the columns differ in
+        length.
+    """
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ImportError as error:
+        raise WriteError(
+            f"{path}: Parquet needs pyarrow, which is not installed; install it with pip install 'cellbasin[formats]', "
+            "or save the table as CSV"
+        ) from error
+    _check_columns(table)
+    content = pyarrow.table({name: pyarrow.array(np.asarray(column)) for name, column in table.items()})
+    packed = pyarrow.BufferOutputStream()
+    parquet.write_table(content, packed)
+    with atomic(path) as temporary:
+        temporary.write_bytes(packed.getvalue())
+
+
+def _check_columns(table: Mapping[str, np.ndarray]) -> None:
+    lengths = {name: np.shape(column) for name, column in table.items()}
+    if any(len(shape) != 1 for shape in lengths.values()) or len(set(lengths.values())) > 1:
+        raise ValueError(f"found columns of shapes {lengths}; expected one dimension and one length")
 
 
 def _cell(value: Any) -> str:
