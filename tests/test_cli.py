@@ -14,7 +14,7 @@ import tifffile
 from cli_helpers import Run, assert_one_line, image, leftovers, run, save_image, small_model
 
 from cellbasin.cli.flags import EvaluateFlags, SegmentFlags, options_from
-from cellbasin.generator import generate
+from cellbasin.generator import generate, generate_volume
 from cellbasin.io import read_labels
 from cellbasin.io.outputs import OUTPUTS
 from cellbasin.metrics import average_precision
@@ -121,6 +121,20 @@ def test_every_option_of_the_library_is_a_flag(run: Run) -> None:
     for flags in (SegmentFlags, EvaluateFlags):
         made = next(part for part in flags.__origin__.__args__ if part is not type(None))
         assert options_from(made()) == Options()
+
+
+def test_volumes(run: Run, small_model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "volume.npy"
+    np.save(path, generate_volume((6, 40, 50), diameter=12, anisotropy=2.0, seed=1).image[0])
+    outcome = run(
+        *("segment", path, "--model", small_model, "--axes", "ZYX", "--anisotropy", 2, "--diameter", 12),
+        *("--direction-weights", "1,0.5,0.5", "--save", "labels,flows,table", "--json", tmp_path / "all.json"),
+    )
+    assert outcome.code == 0, outcome
+    assert read_labels(tmp_path / "volume_masks.tif").shape == (6, 40, 50)
+    record = json.loads((tmp_path / "all.json").read_text())[0]
+    assert record["provenance"]["anisotropy"] == 2 and record["provenance"]["options"]["volume_mode"] == "flows"
+    assert (tmp_path / "volume_objects.csv").read_text().startswith("label,area,centre_z,centre_y,centre_x,box_z0")
 
 
 def test_folders_patterns_and_files_mix(run: Run, small_model: Path, tmp_path: Path) -> None:

@@ -352,3 +352,22 @@ def test_training_without_torch(run: Run, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("cellbasin.cli.train.importlib.util.find_spec", lambda name: None)
     outcome = run("train", tmp_path, "--out", tmp_path / "a.safetensors")
     assert_one_line(outcome, "pip install 'cellbasin[train]'")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--axes", "ZYX", "--anisotropy", "0"], "anisotropy is 0"),
+        (["--axes", "ZYX", "--anisotropy", "-2"], "anisotropy is -2"),
+        (["--axes", "ZYX", "--direction-weights", "1,x"], "XY,XZ,YZ"),
+        (["--axes", "ZYX", "--save", "rois"], "found a volume"),
+        ([], "ambiguous"),
+        (["--axes", "YXZ"], "colour picture"),
+    ],
+)
+def test_volumes_that_cannot_be(run: Run, small_model: Path, tmp_path: Path, arguments: list[str], words: str) -> None:
+    path = tmp_path / "volume.npy"
+    np.save(path, np.zeros((8, 40, 3) if "YXZ" in arguments else (8, 40, 50), np.uint8))
+    arguments = [word.replace("YXZ", "ZYX") for word in arguments]
+    assert_one_line(run("segment", path, "--model", small_model, *arguments), words)
+    assert [item.name for item in tmp_path.iterdir()] == ["volume.npy"]

@@ -166,6 +166,14 @@ def test_volume():
     assert generate_volume((20, 40, 40), count=0).labels.max() == 0
 
 
+def test_volume_of_cells_has_nuclei_inside():
+    sample = generate_volume((24, 90, 90), diameter=24, seed=5, what="cells")
+    check_labels(sample.labels)
+    assert sample.image.shape == (2, 24, 90, 90) and sample.channels == ("cytoplasm", "nuclei")
+    bright = sample.image[1] > np.percentile(sample.image[1], 98)
+    assert (sample.labels[bright] > 0).mean() > 0.95
+
+
 def test_volume_planes_can_be_far_apart():
     labels = generate_volume((16, 96, 96), diameter=20, anisotropy=4.0, count=12, seed=0).labels
     depth = [w[0].stop - w[0].start for w in ndimage.find_objects(labels)]

@@ -153,11 +153,6 @@ def test_what_is_no_image_is_refused(model, image, words):
         model.segment(image)
 
 
-def test_volumes_are_refused_for_now(model):
-    with pytest.raises(ValueError, match="one plane at a time"):
-        model.segment(np.zeros((5, 64, 64)), axes="ZYX")
-
-
 def test_a_large_image_is_measured_in_its_middle(model, monkeypatch):
     """The diameter comes from a window; the labels are those of that diameter, given."""
     from cellbasin import plane as module

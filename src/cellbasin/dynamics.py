@@ -104,21 +104,28 @@ def segment_flows(
     flow = np.ascontiguousarray(flow, np.float32)
     probability = np.ascontiguousarray(probability, np.float32)
     labels = keep_largest_piece(find_basins(flow, probability, probability_threshold, step, steps, min_size))
-    labels = fill_small_holes(_select(labels, areas(labels) >= max(min_size, 1)), min_size)
-    errors = flow_errors(labels, flow)
+    labels = fill_small_holes(select(labels, areas(labels) >= max(min_size, 1)), min_size)
+    return judge(labels, flow_errors(labels, flow), flow_threshold)
+
+
+def judge(labels: NDArray[np.int32], errors: NDArray[np.float64], flow_threshold: float | None) -> FlowSegmentation:
+    """Keep the objects 1..N whose flow error (N,) is not above the threshold, twice it at the image's border."""
     if flow_threshold is not None:
         wanted = errors <= flow_threshold * np.where(touches_border(labels, range(labels.ndim)), _CUT_OFF, 1.0)
         if not wanted.all():
-            labels, errors = _select(labels, wanted), errors[wanted]
+            labels, errors = select(labels, wanted), errors[wanted]
     return FlowSegmentation(labels, errors)
 
 
-def flow_errors(labels: NDArray[np.int32], flow: NDArray[np.float32]) -> NDArray[np.float64]:
+def flow_errors(
+    labels: NDArray[np.int32], flow: NDArray[np.float32], own: NDArray[np.float32] | None = None
+) -> NDArray[np.float64]:
     """Return how much flows differ from those of the labels' shapes (paper, Methods, "Mask quality threshold").
 
     Args:
         labels: integers (*spatial), 1..N and 0 for background.
         flow: (D, *spatial).
+        own: (D, *spatial), flows of the labels' shapes; those of `labels_to_flows` when None.
 
     Returns:
         float64 (N,): for label i + 1 the mean over its pixels of the squared length of the difference; 0 for labels
@@ -129,9 +136,12 @@ def flow_errors(labels: NDArray[np.int32], flow: NDArray[np.float32]) -> NDArray
     """
     if flow.shape != (labels.ndim, *labels.shape):
         raise ValueError(f"flow of shape {flow.shape} does not fit labels of shape {labels.shape}")
-    own = labels_to_flows(labels).reshape(labels.ndim, -1)
+    own = labels_to_flows(labels) if own is None else own
     sums, counts = _squared_differences(
-        labels.reshape(-1), own, flow.reshape(labels.ndim, -1), int(labels.max(initial=0))
+        labels.reshape(-1),
+        own.reshape(labels.ndim, -1),
+        flow.reshape(labels.ndim, -1),
+        int(labels.max(initial=0)),
     )
     return sums[1:] / np.maximum(counts[1:], 1)
 
@@ -148,7 +158,7 @@ def _check(flow: NDArray, probability: NDArray, min_size: int, step: float, step
         )
 
 
-def _select(labels: NDArray[np.int32], wanted: NDArray[np.bool_]) -> NDArray[np.int32]:
+def select(labels: NDArray[np.int32], wanted: NDArray[np.bool_]) -> NDArray[np.int32]:
     """Keep the wanted labels and renumber them without gaps."""
     numbers = np.concatenate(([0], np.where(wanted, np.cumsum(wanted), 0))).astype(np.int32)
     return numbers[labels]

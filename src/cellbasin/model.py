@@ -20,6 +20,7 @@ from cellbasin.plane import PlaneRun
 from cellbasin.prediction import Cancelled, Maps, Predictor, Progress
 from cellbasin.results import Segmentation, object_table
 from cellbasin.version import VERSION
+from cellbasin.volume import VolumeRun, anisotropy_of
 
 __all__ = ["Cancelled", "Maps", "Model", "Progress", "load_model"]
 
@@ -60,10 +61,11 @@ class Model(Predictor):
         options: Options | None = None,
         progress: Progress | None = None,
     ) -> Segmentation:
-        """Segment one 2D image.
+        """Segment one image or volume.
 
-        image: any integer or float dtype, with axes as `as_image` understands them (or an `Image`). axes, channels and
-        diameter (pixels; estimated when None) override those of `options`. progress(stage, part 0..1) is called often;
+        image: any integer or float dtype, with axes as `as_image` understands them (or an `Image`); with an axis Z it
+        is a volume, whose planes are `options.anisotropy` pixels apart. axes, channels and diameter (pixels of y and x;
+        estimated when None) override those of `options`. progress(stage, part 0..1) is called often;
         when it returns False, `Cancelled` is raised. The image is not modified. Raises ValueError or TypeError for
         images, axes and channels that cannot be used.
 
@@ -81,15 +83,13 @@ class Model(Predictor):
             diameter=options.diameter if diameter is None else diameter,
         )
         named = as_image(image, options.axes)
-        if "Z" in named.axes:
-            raise ValueError(f"found a volume (axes {named.axes}), expected a 2D image: pass one plane at a time")
-        pixels = select_channels(named, options.channels)
         started = time.perf_counter()
-        run = PlaneRun(self, pixels, options, progress)
-        result = run.with_given_diameter(options.diameter) if options.diameter else run.with_estimated_diameter()
-        record = self._provenance(options, named, run.diameter, time.perf_counter() - started)
+        run = self._run(named, options, progress)
+        result = run.segment()
+        record = self._provenance(options, named, run, time.perf_counter() - started)
         table = object_table(result.labels, run.maps.probability, result.flow_errors)
-        table |= self._confidence(table, result.labels, run, options)
+        if isinstance(run, PlaneRun):
+            table |= self._confidence(table, result.labels, run, options)
         return Segmentation(
             result.labels, run.maps.flow, run.maps.probability, run.maps.style, run.diameter, table, record
         )
@@ -126,6 +126,12 @@ class Model(Predictor):
         found = [(len(one), one.diameter) for one in self.segment_many(images, options=options, progress=progress)]
         return size.common(found)
 
+    def _run(self, image: Image, options: Options, progress: Progress | None) -> PlaneRun | VolumeRun:
+        if image.spatial_axes == "YX":
+            return PlaneRun(self, select_channels(image, options.channels), options, progress)
+        anisotropy, _ = anisotropy_of(image, options)
+        return VolumeRun(self, select_channels(image, options.channels), anisotropy, options, progress)
+
     def _confidence(
         self, objects: Mapping[str, np.ndarray], labels: np.ndarray, run: PlaneRun, options: Options
     ) -> dict[str, np.ndarray]:
@@ -136,9 +142,9 @@ class Model(Predictor):
         features = object_features(labels, run.maps.flow, run.maps.probability, objects, run.diameter)
         return {"confidence": calibration.confidence(features)}
 
-    def _provenance(self, options: Options, image: Image, diameter: float, seconds: float) -> dict[str, Any]:
+    def _provenance(self, options: Options, image: Image, run: PlaneRun | VolumeRun, seconds: float) -> dict[str, Any]:
         engine = self.engines[0]
-        return {
+        record = {
             "program": "cellbasin",
             "version": VERSION,
             "models": [{"name": w.card.name, "sha256": w.sha256} for w in self.weights],
@@ -146,8 +152,11 @@ class Model(Predictor):
             "precision": engine.precision,
             "engine_reason": engine.reason,
             "options": dict(options.as_dict()),
-            "diameter": round(float(diameter), 3),
+            "diameter": round(float(run.diameter), 3),
             "diameter_source": "given" if options.diameter else "estimated",
             "image": {"name": image.name, "shape": list(image.array.shape), "axes": image.axes},
             "seconds": round(seconds, 3),
         }
+        if isinstance(run, VolumeRun):
+            record["anisotropy"], record["anisotropy_source"] = anisotropy_of(image, options)
+        return record

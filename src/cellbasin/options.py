@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, Literal
 
 
 def option(default: Any, help: str, *, unit: str = "", low: float | None = None, high: float | None = None) -> Any:
@@ -49,6 +49,36 @@ class Options:
     tile: int = option(224, "Side of a tile, after resizing.", unit="px", low=64, high=4096)
     batch: int = option(8, "Tiles the network sees at once.", low=1, high=1024)
 
+    volume_mode: Literal["flows", "stitch"] = option(
+        "flows",
+        "Volumes: flows of XY, XZ and YZ slices together, or each plane alone and its objects linked through z.",
+    )
+    anisotropy: float | None = option(
+        None,
+        "Volumes: distance of two planes in pixels; from the file's voxel size when not given, else 1.",
+        low=0.01,
+        high=100.0,
+    )
+    direction_weights: tuple[float, ...] = option(
+        (1.0, 1.0, 1.0), "Volumes: how much XY, XZ and YZ slices count in flows and probability."
+    )
+    flow_smoothing: float | None = option(
+        None,
+        "Volumes: flows are blurred by this sigma in pixels; a thirtieth of the diameter when not given.",
+        unit="px",
+        low=0.0,
+        high=100.0,
+    )
+    surface_level: float = option(
+        0.7,
+        "Volumes: an object ends where the probability falls below this part of what it is inside; 0 trims nothing.",
+        low=0.0,
+        high=1.0,
+    )
+    min_volume: float = option(
+        0.1, "Volumes: objects smaller than this part of the median volume are dropped.", low=0.0, high=1.0
+    )
+
     def __post_init__(self) -> None:
         for item in fields(self):
             value, low, high = getattr(self, item.name), item.metadata["low"], item.metadata["high"]
@@ -61,6 +91,16 @@ class Options:
         ):
             raise ValueError(f"channels is {self.channels!r}, expected PRIMARY or PRIMARY,NUCLEAR: numbers from 0")
 
+        if self.volume_mode not in ("flows", "stitch"):
+            raise ValueError(f"volume_mode is {self.volume_mode!r}, expected flows or stitch")
+        _check_weights(self.direction_weights)
+
     def as_dict(self) -> Mapping[str, Any]:
         """The options by name, as stored with every result."""
         return {item.name: getattr(self, item.name) for item in fields(self)}
+
+
+def _check_weights(weights: tuple[float, ...]) -> None:
+    right = len(weights) == 3 and all(isinstance(w, int | float) and 0 <= w < 1e6 for w in weights)
+    if not right or not any(weights):
+        raise ValueError(f"direction_weights is {weights!r}, expected three numbers from 0 on: XY,XZ,YZ, not all 0")

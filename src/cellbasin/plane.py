@@ -21,6 +21,11 @@ class PlaneRun:
         self.diameter = 0.0
         self.maps: Maps
 
+    def segment(self) -> FlowSegmentation:
+        """Objects of the diameter that the options give, or of the one that is found."""
+        given = self.options.diameter
+        return self.with_given_diameter(given) if given else self.with_estimated_diameter()
+
     def with_given_diameter(self, diameter: float) -> FlowSegmentation:
         """Objects of this diameter."""
         self.diameter = diameter

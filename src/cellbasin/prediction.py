@@ -63,7 +63,7 @@ class Predictor:
         maps = resize(maps, pixels.shape[1:])
         flow = maps[:2]
         flow *= np.float32(1 / FLOW_SCALE)
-        return Maps(flow, _sigmoid(maps[2]), style)
+        return Maps(flow, sigmoid(maps[2]), style)
 
     def style(self, pixels: np.ndarray, diameter: float, options: Options | None = None) -> np.ndarray:
         """The mean style (S,) over at most nine tiles of pixels (2, Y, X) resized for a diameter."""
@@ -90,15 +90,25 @@ class Predictor:
     def _run_tiles(
         self, scaled: np.ndarray, tiling: Tiling, batch: int, tell: Callable[[float], None]
     ) -> tuple[np.ndarray, np.ndarray]:
-        blender = Blender(tiling, maps=self.card.architecture.outputs)
+        maps, style = self.run_stack(scaled[None], tiling, batch, tell)
+        return maps[0], style
+
+    def run_stack(
+        self, scaled: np.ndarray, tiling: Tiling, batch: int, tell: Callable[[float], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The network's own maps (N, K, Y, X) of images (N, 2, Y, X) as large as the tiling's, and the mean style."""
+        blenders = [Blender(tiling, maps=self.card.architecture.outputs) for _ in scaled]
         style = np.zeros(self.card.architecture.channels[-1], np.float64)
-        for chosen in tiling.batches(batch):
-            tell(chosen.start / len(tiling))
-            tiles = cut(scaled, tiling, chosen)
+        work = [(image, tile) for image in range(len(scaled)) for tile in range(len(tiling))]
+        for start in range(0, len(work), batch):
+            tell(start / len(work))
+            chosen = work[start : start + batch]
+            tiles = np.concatenate([cut(scaled[image], tiling, [tile]) for image, tile in chosen])
             outputs = [engine.run(tiles) for engine in self.engines]
-            blender.add(_mean([maps for maps, _ in outputs]), chosen)
+            for (image, tile), maps in zip(chosen, _mean([maps for maps, _ in outputs]), strict=True):
+                blenders[image].add(maps[None], [tile])
             style += outputs[0][1].sum(axis=0)
-        return blender.result(), (style / len(tiling)).astype(np.float32)
+        return np.stack([blender.result() for blender in blenders]), (style / len(work)).astype(np.float32)
 
     def _styles(self, tiles: np.ndarray, batch: int) -> np.ndarray:
         styles = [self.engines[0].run(tiles[start : start + batch])[1] for start in range(0, len(tiles), batch)]
@@ -110,7 +120,7 @@ def _mean(maps: list[np.ndarray]) -> np.ndarray:
     return maps[0] if len(maps) == 1 else np.asarray(np.mean(maps, axis=0, dtype=np.float32))
 
 
-def _sigmoid(logit: np.ndarray) -> np.ndarray:
+def sigmoid(logit: np.ndarray) -> np.ndarray:
     """In place, without overflow."""
     np.clip(logit, -30, 30, out=logit)
     np.negative(logit, out=logit)

@@ -19,7 +19,7 @@ from cellbasin.parallel import parallel_map
 _BLOCK_ROWS = 64
 
 
-class _Taps(NamedTuple):
+class Taps(NamedTuple):
     """For every output position the first input position (uint64) and the weights (taps, outputs)."""
 
     start: np.ndarray
@@ -59,7 +59,7 @@ def resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     if source.shape[1:] == (rows, columns):
         return source.reshape(array.shape).copy()
     result = np.empty((len(source), rows, columns), np.float32)
-    vertical, horizontal = _taps(source.shape[1], rows), _taps(source.shape[2], columns)
+    vertical, horizontal = linear_taps(source.shape[1], rows), linear_taps(source.shape[2], columns)
 
     def block(place: tuple[int, int]) -> None:
         plane, first = place
@@ -110,7 +110,7 @@ def _nearest(length: int, wanted: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def _taps(length: int, wanted: int) -> _Taps:
+def linear_taps(length: int, wanted: int) -> Taps:
     """Weights of the triangle filter; at the edges the part that lies inside is normalised to 1."""
     scale = length / wanted
     reach = max(scale, 1.0)
@@ -122,7 +122,7 @@ def _taps(length: int, wanted: int) -> _Taps:
     while taps > 1 and not weight[-1].any():  # the count above is an upper bound
         taps, weight = taps - 1, weight[:-1]
     weight /= weight.sum(axis=0)
-    return _Taps(start.astype(np.uint64), np.ascontiguousarray(weight, np.float32))
+    return Taps(start.astype(np.uint64), np.ascontiguousarray(weight, np.float32))
 
 
 @njit(nogil=True, cache=True, fastmath={"contract"})

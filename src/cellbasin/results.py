@@ -13,12 +13,13 @@ import numpy as np
 class Segmentation:
     """Labels, the maps they come from, a table of the objects, and how all of it was made.
 
-    labels: int32 (Y, X), 0 = background, 1..N. flow: float32 (2, Y, X), about unit vectors inside cells, (y, x).
-    probability: float32 (Y, X) of being inside a cell. style: float32 (S,). diameter: pixels, the one used.
-    objects: columns of N entries: label, area (px), centre_y, centre_x, box_y0, box_x0, box_y1, box_x1 (end exclusive),
-    mean_probability, flow_error, touches_border, and where the model was calibrated for it confidence: the probability
-    that the object's IoU with a true one is at least 0.5 (`confidence.py`). provenance: program, version, model,
-    sha256, engine, precision, options, seconds.
+    labels: int32 ([Z,] Y, X), 0 = background, 1..N. flow: float32 (D, [Z,] Y, X), about unit vectors inside cells,
+    components (z) y x, in volumes as if voxels were cubes. probability: float32 ([Z,] Y, X) of being inside a cell.
+    style: float32 (S,). diameter: pixels of y and x, the one used. objects: columns of N entries: label, area (px, in
+    volumes voxels), centre_z, centre_y, centre_x, box_z0, box_y0, box_x0, box_z1, box_y1, box_x1 (px, end exclusive; z
+    in volumes only), mean_probability, flow_error, touches_border, and where the model was calibrated for it
+    confidence: the probability that the object's IoU with a true one is at least 0.5 (`confidence.py`; images only).
+    provenance: program, version, model, sha256, engine, precision, options, seconds.
     """
 
     labels: np.ndarray
@@ -35,33 +36,26 @@ class Segmentation:
 
 
 def object_table(labels: np.ndarray, probability: np.ndarray, flow_error: np.ndarray) -> dict[str, np.ndarray]:
-    """Columns of `Segmentation.objects` for labels (Y, X) numbered 1..N and one flow error each (N,)."""
+    """Columns of `Segmentation.objects` for labels ([Z,] Y, X) numbered 1..N and one flow error each (N,)."""
     from cellbasin.labels import areas, boxes, touches_border
 
     count = len(flow_error)
-    flat = labels.ravel()
+    axes = "zyx"[-labels.ndim :]
     area = areas(labels).astype(np.int64)
     size = np.maximum(area, 1)
-    sums = np.bincount(flat, probability.ravel(), minlength=count + 1)[1:]
-    rows, columns = (_position_sums(labels, axis, count) for axis in (0, 1))
-    box = boxes(labels).reshape(count, 2, 2)
-    return {
-        "label": np.arange(1, count + 1, dtype=np.int32),
-        "area": area,
-        "centre_y": rows / size,
-        "centre_x": columns / size,
-        "box_y0": box[:, 0, 0],
-        "box_x0": box[:, 1, 0],
-        "box_y1": box[:, 0, 1],
-        "box_x1": box[:, 1, 1],
-        "mean_probability": sums / size,
+    box = boxes(labels).reshape(count, labels.ndim, 2)
+    ends = [f"box_{axis}{end}" for end in (0, 1) for axis in axes]
+    table: dict[str, np.ndarray] = {"label": np.arange(1, count + 1, dtype=np.int32), "area": area}
+    table |= {f"centre_{axis}": _position_sums(labels, k, count) / size for k, axis in enumerate(axes)}
+    table |= dict(zip(ends, box.transpose(2, 1, 0).reshape(2 * labels.ndim, count), strict=True))
+    return table | {
+        "mean_probability": np.bincount(labels.ravel(), probability.ravel(), minlength=count + 1)[1:] / size,
         "flow_error": flow_error.astype(np.float64),
-        "touches_border": touches_border(labels),
+        "touches_border": touches_border(labels, range(labels.ndim)),
     }
 
 
 def _position_sums(labels: np.ndarray, axis: int, count: int) -> np.ndarray:
-    shape = [1, 1]
-    shape[axis] = -1
-    position = np.broadcast_to(np.arange(labels.shape[axis], dtype=np.float64).reshape(shape), labels.shape)
-    return np.bincount(labels.ravel(), position.ravel(), minlength=count + 1)[1:]
+    """Sum of the positions of each object's pixels along an axis, (count,)."""
+    across = np.moveaxis(labels, axis, 0)
+    return sum((n * np.bincount(s.ravel(), minlength=count + 1)[1:] for n, s in enumerate(across)), np.zeros(count))

@@ -53,6 +53,14 @@ def names(type_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
+def _weights(type_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
+    text = tokens[0].value
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(f"found {text!r}, expected XY,XZ,YZ such as 1,0.5,0.5") from None
+
+
 _SPECIAL: dict[str, dict[str, Any]] = {
     "diameter": {
         "converter": _diameter,
@@ -61,7 +69,9 @@ _SPECIAL: dict[str, dict[str, Any]] = {
         "more": "once: one estimate for all.",
     },
     "channels": {"converter": channels_from, "n_tokens": 1, "metavar": "PRIMARY[,NUCLEAR]"},
-    "axes": {"metavar": "YX|CYX|..."},
+    "axes": {"metavar": "YX|CYX|ZYX|..."},
+    "volume_mode": {"metavar": "flows|stitch"},
+    "direction_weights": {"converter": _weights, "n_tokens": 1, "metavar": "XY,XZ,YZ"},
 }
 
 

@@ -44,6 +44,7 @@ EXAMPLES = """Examples:
   cellbasin segment *.tif --diameter 25 --out masks
   cellbasin segment folder --channels 1,0 --save labels,overlay,rois
   cellbasin segment folder --diameter once
+  cellbasin segment volume.tif --axes ZCYX --channels 1 --anisotropy 2.5
   cellbasin segment cells.tif --json - --quiet"""
 
 _ENOUGH = 24  # images that a diameter for all of them is estimated from
@@ -209,10 +210,11 @@ class _Batch:
             self._say(f"diameter for all images: {diameter:.1f} px, the median of {len(found)} estimates")
 
     def _one(self, model: Model, path: Path, bar: Bar) -> None:
-        from cellbasin.io import WriteError, read_image, save
+        from cellbasin.io import WriteError, check_dimensions, read_image, save
 
         try:
             image = read_image(path, axes=self.options.axes)
+            check_dimensions(self.what, image)
             result = model.segment(image, options=self.options, progress=bar.tell)
             bar.tell("writing", 0.0)
             files = save(result, image, self.stem(path), self.what)

@@ -1,16 +1,21 @@
-"""Small annotated volumes: bright ellipsoids, blurred along z."""
+"""Small annotated volumes: bright ellipsoids, and cells with a nucleus inside; blurred, most of all along z."""
 
 from __future__ import annotations
+
+from typing import Literal
 
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from scipy import ndimage
 
 from cellbasin.generator.fluorescence import brightness, solid
 from cellbasin.generator.layout import place, relax
 from cellbasin.generator.noise import Field, between, blur, fractal_noise, photon_camera
 from cellbasin.generator.paint import Labels, tidy
 from cellbasin.generator.sample import Sample
+
+_NUCLEUS = 0.55  # diameter of a cell's nucleus, by the cell's
 
 
 def _draw(
@@ -43,15 +48,16 @@ def generate_volume(
     density: float = 0.2,
     anisotropy: float = 1.0,
     seed: int = 0,
+    what: Literal["nuclei", "cells"] = "nuclei",
 ) -> Sample:
-    """Draw one annotated volume of fluorescent nuclei; the same arguments give the same voxels.
+    """Draw one annotated volume of fluorescent nuclei or whole cells; the same arguments give the same voxels.
 
     shape: (Z, Y, X) · diameter: median volume-equivalent diameter, px of y and x · count: how many nuclei ·
     density: part of the volume, 0..1, if there is no count · anisotropy: distance of two planes, in px of y
-    and x · seed: 0 or more.
+    and x · seed: 0 or more · what: "nuclei", or "cells" with channels for cytoplasm and nucleus.
 
-    Returns a Sample of kind "volume": image (1, Z, Y, X) uint16, labels int32 (Z, Y, X), 26-connected.
-    Raises ValueError for a bad shape, diameter, density or anisotropy, or more nuclei than fit.
+    Returns a Sample of kind "volume": image (1 or 2, Z, Y, X) uint16, labels int32 (Z, Y, X), 26-connected.
+    Raises ValueError for a bad shape, diameter, density or anisotropy, or more objects than fit.
 
     >>> sample = generate_volume((12, 40, 40), diameter=12, seed=1)
     >>> sample.image.shape, sample.axes, bool(sample.labels.max() > 0)
@@ -75,9 +81,20 @@ def generate_volume(
     centre, _ = relax(centre, None, np.zeros(number), 0.48 * size, bounds)
     drawn, depth = _draw(rng, shape, centre, size, step)
     labels, old = tidy(drawn)
-    level = np.r_[0.0, brightness(rng, len(old))].astype(np.float32)[labels]
-    texture = np.clip(1 + between(rng, 0, 0.3) * fractal_noise(rng, shape, 0.3 * diameter), 0.2, None)
-    signal = blur(solid(depth, between(rng, 0.1, 0.5)) * level * texture, between(rng, 0.5, 1))
+    parts = [solid(depth, between(rng, 0.05, 0.3))]
+    if what == "cells":
+        nucleus = solid(depth / np.float32(_NUCLEUS), between(rng, 0.05, 0.3))
+        parts = [parts[0] * (1 - 0.5 * nucleus), nucleus]
+    names = ("nuclei",) if what == "nuclei" else ("cytoplasm", "nuclei")
+    image = np.stack([_lit(rng, part, labels, len(old), diameter, anisotropy) for part in parts])
+    return Sample(photon_camera(rng, image), labels, "volume", float(diameter), "CZYX", names, seed)
+
+
+def _lit(rng: Generator, body: Field, labels: Labels, number: int, diameter: float, anisotropy: float) -> Field:
+    """What a confocal microscope makes of glowing bodies (Z, Y, X): texture, blur of twice the width along z, haze."""
+    level = np.r_[0.0, brightness(rng, number)].astype(np.float32)[labels]
+    texture = np.clip(1 + between(rng, 0, 0.3) * fractal_noise(rng, labels.shape, 0.3 * diameter), 0.2, None)
+    sigma = between(rng, 0.5, 1)
+    signal = ndimage.gaussian_filter(body * level * texture, (2 * sigma / anisotropy, sigma, sigma), mode="nearest")
     haze = between(rng, 0, 0.25) * blur(signal, 0.5 * diameter) + between(rng, 0.02, 0.2)
-    image = photon_camera(rng, np.asarray(signal + haze, np.float32)[None])
-    return Sample(image, labels, "volume", float(diameter), "CZYX", ("nuclei",), seed)
+    return np.asarray(signal + haze, np.float32)

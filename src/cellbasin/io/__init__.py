@@ -4,7 +4,7 @@ from .atomic import atomic
 from .coco import write_coco
 from .errors import ReadError, WriteError
 from .find import Record, find_images, find_pairs, natural_key, read_index
-from .outputs import OUTPUTS, Output, check_outputs, save
+from .outputs import OUTPUTS, Output, check_dimensions, check_outputs, save
 from .overlay import display, flow_colours, overlay
 from .read import SUFFIXES, read_image, read_labels
 from .vector import write_geojson, write_outlines_text, write_rois
@@ -18,6 +18,7 @@ __all__ = [
     "Record",
     "WriteError",
     "atomic",
+    "check_dimensions",
     "check_outputs",
     "display",
     "find_images",

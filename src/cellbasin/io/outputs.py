@@ -19,11 +19,12 @@ from .write import write_flows, write_labels, write_overlay, write_parquet, writ
 
 @dataclass(frozen=True)
 class Output:
-    """One kind of file: what is added to the stem, how it is written, and a line of help."""
+    """One kind of file: what is added to the stem, how it is written, a line of help, for what it is to be had."""
 
     suffix: str
     write: Callable[[Path, Segmentation, Image], None]
     help: str
+    spatial_axes: tuple[str, ...] = ("YX", "ZYX")
 
 
 def _labels(path: Path, result: Segmentation, image: Image) -> None:
@@ -75,17 +76,19 @@ def _seg(path: Path, result: Segmentation, image: Image) -> None:
     write_seg(path, result.labels, result.flow, result.probability, result.diameter, name)
 
 
+_IMAGES = ("YX",)
+
 OUTPUTS: dict[str, Output] = {
     "labels": Output("_masks.tif", _labels, "label image, TIFF"),
-    "outlines": Output("_outlines.txt", _outlines, "outlines as text, x1,y1,x2,y2,... for each object"),
+    "outlines": Output("_outlines.txt", _outlines, "outlines as text, x1,y1,x2,y2,... for each object", _IMAGES),
     "flows": Output("_flows.tif", _flows, "flow (y, x) and probability, float TIFF"),
-    "rois": Output("_rois.zip", _rois, "ROIs for ImageJ and Fiji"),
-    "geojson": Output("_objects.geojson", _geojson, "polygons and measurements for QuPath"),
+    "rois": Output("_rois.zip", _rois, "ROIs for ImageJ and Fiji", _IMAGES),
+    "geojson": Output("_objects.geojson", _geojson, "polygons and measurements for QuPath", _IMAGES),
     "table": Output("_objects.csv", _table, "a line of measurements for each object"),
     "parquet": Output("_objects.parquet", _parquet, "the same as Parquet"),
-    "coco": Output("_coco.json", _coco, "COCO annotations"),
-    "overlay": Output("_overlay.png", _overlay, "picture with coloured outlines"),
-    "seg": Output("_seg.npy", _seg, "file of Cellpose's own window"),
+    "coco": Output("_coco.json", _coco, "COCO annotations", _IMAGES),
+    "overlay": Output("_overlay.png", _overlay, "picture with coloured outlines", _IMAGES),
+    "seg": Output("_seg.npy", _seg, "file of Cellpose's own window", _IMAGES),
 }
 """Everything that `save` can write, by name."""
 
@@ -105,6 +108,23 @@ def check_outputs(what: Iterable[str]) -> tuple[str, ...]:
     if unknown or not names:
         raise ValueError(f"found {', '.join(unknown) or 'nothing'} to save; expected some of {', '.join(OUTPUTS)}")
     return names
+
+
+def check_dimensions(what: Iterable[str], image: Image) -> None:
+    """Raise ValueError for files that cannot be written of an image, which is a volume.
+
+    >>> check_dimensions(["labels", "rois"], Image(np.zeros((5, 40, 40)), "ZYX"))
+    Traceback (most recent call last):
+    ...
+    ValueError: found a volume, of which no rois can be saved; expected some of labels, flows, table, parquet
+    """
+    axes = image.spatial_axes
+    wrong = [name for name in what if axes not in OUTPUTS[name].spatial_axes]
+    if wrong:
+        fitting = [name for name, output in OUTPUTS.items() if axes in output.spatial_axes]
+        raise ValueError(
+            f"found a volume, of which no {', '.join(wrong)} can be saved; expected some of {', '.join(fitting)}"
+        )
 
 
 def save(
@@ -128,11 +148,15 @@ def save(
 
     Raises
     ------
-    WriteError when a file cannot be written (those before it are whole); ValueError for an unknown name.
+    WriteError when a file cannot be written (those before it are whole); ValueError for an unknown name, or one that
+    is not to be had of volumes.
     """
     image = as_image(image)
+    names = check_outputs(what)
+    if result.labels.ndim == 3:
+        check_dimensions(names, image)
     paths = []
-    for name in check_outputs(what):
+    for name in names:
         output = OUTPUTS[name]
         path = Path(f"{os.fspath(stem)}{output.suffix}")
         output.write(path, result, image)

@@ -1,0 +1,139 @@
+"""One volume on its way from voxels to labels, by the network for 2D images (paper, "3D segmentation")."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from cellbasin import size
+from cellbasin.composed import segment_composed, smooth_flow
+from cellbasin.dynamics import FlowSegmentation
+from cellbasin.image import Image
+from cellbasin.labels import areas, diameters, keep_largest_piece, relabel, remove_small
+from cellbasin.options import Options
+from cellbasin.plane import PlaneRun
+from cellbasin.prediction import Maps, Predictor, Progress, part_of, tell
+from cellbasin.resize import resize
+from cellbasin.slices import predict_volume
+
+_LOOKS = 5  # planes in which objects are measured
+_SECTION = 0.938  # diameter of the section that half of a sphere's volume lies in smaller ones of, by its diameter
+
+
+def anisotropy_of(image: Image, options: Options) -> tuple[float, str]:
+    """Distance of two planes in px of y and x, and where it is known from.
+
+    Raises ValueError for a stack whose last axis is more likely to be colours than columns.
+
+    >>> anisotropy_of(Image(np.zeros((5, 40, 40)), "ZYX", voxel_size=(1.0, 0.4, 0.4)), Options())
+    (2.5, 'voxel size')
+    """
+    planes, height, width = image.spatial_shape
+    if min(height, width) <= 4 < planes:
+        raise ValueError(
+            f"found a volume of {planes} planes of {height} x {width} pixels, which looks like a colour picture; "
+            "expected axes in the order that they are stored in: for an RGB picture axes YXS"
+        )
+    if options.anisotropy is not None:
+        return options.anisotropy, "given"
+    if image.voxel_size is not None:
+        z, y, x = image.voxel_size
+        return float(np.clip(round(z / np.sqrt(y * x), 6), 0.01, 100)), "voxel size"
+    return 1.0, "assumed"
+
+
+class VolumeRun:
+    """One volume on its way: normalised voxels (2, Z, Y, X), the distance of its planes in px of y and x.
+
+    After `segment`, `maps` and `diameter` are those that the labels were made with, the maps at the volume's size.
+    """
+
+    def __init__(
+        self, model: Predictor, pixels: np.ndarray, anisotropy: float, options: Options, progress: Progress | None
+    ) -> None:
+        self.model, self.pixels, self.anisotropy = model, pixels, anisotropy
+        self.options, self.progress = options, progress
+        self.diameter = 0.0
+        self.maps: Maps
+
+    def segment(self) -> FlowSegmentation:
+        """The objects of the volume; what is only one plane goes the way of planes."""
+        if self.pixels.shape[1] == 1:
+            return self._single_plane()
+        self.diameter = self.options.diameter or self._estimated_diameter()
+        return self._by_flows()
+
+    def _by_flows(self) -> FlowSegmentation:
+        options, shape = self.options, self.pixels.shape[1:]
+        maps = predict_volume(
+            self.model, self.pixels, self.diameter, self.anisotropy, options, part_of(self.progress, "network")
+        )
+        tell(self.progress, "labels", 0.0)
+        sigma = self.diameter / self.model.card.diameter if options.flow_smoothing is None else options.flow_smoothing
+        smooth_flow(maps.flow, sigma)
+        found = segment_composed(
+            maps.flow, maps.probability, max(1.0, self.diameter / self.model.card.diameter), options
+        )
+        if maps.probability.shape == shape:
+            self.maps = maps
+            return found
+        self.maps = Maps(_planes(maps.flow, shape[0]), _planes(maps.probability, shape[0]), maps.style)
+        return _stored_planes(found, shape[0], options.min_size)
+
+    def _single_plane(self) -> FlowSegmentation:
+        run = PlaneRun(self.model, self.pixels[:, 0], self.options, self.progress)
+        found = run.segment()
+        flow = np.concatenate([np.zeros_like(run.maps.flow[:1]), run.maps.flow])
+        self.diameter, self.maps = run.diameter, Maps(flow[:, None], run.maps.probability[None], run.maps.style)
+        return FlowSegmentation(found.labels[None], found.flow_errors)
+
+    def _estimated_diameter(self) -> float:
+        """From the sections of objects in the planes that show most, each measured like an image."""
+        tell(self.progress, "diameter", 0.0)
+        sections = []
+        planes = _telling_planes(self.pixels, _LOOKS)
+        for n, plane in enumerate(planes):
+            tell(self.progress, "diameter", n / len(planes))
+            found = PlaneRun(self.model, self.pixels[:, plane], replace(self.options, diameter=None), None).segment()
+            sections.append(diameters(found.labels))
+        return _diameter_of_sections(np.concatenate(sections), self.model.card.diameter)
+
+
+def _telling_planes(pixels: np.ndarray, number: int) -> list[int]:
+    """Planes spread over the volume, the denser the more there is to see."""
+    contrast = np.cumsum(pixels.std(axis=(0, 2, 3)).astype(np.float64))
+    if contrast[-1] == 0:
+        return [len(contrast) // 2]
+    wanted = (np.arange(number) + 0.5) / number * contrast[-1]
+    return sorted({int(np.searchsorted(contrast, w)) for w in wanted})
+
+
+def _diameter_of_sections(sections: np.ndarray, unknown: float) -> float:
+    """Diameter of the spheres that have these sections: of every size, the large ones being most of the area.
+
+    >>> round(_diameter_of_sections(30 * np.sqrt(1 - np.linspace(-1, 1, 1001)[1:-1] ** 2), 17.0), 1)
+    30.0
+    """
+    if not sections.size:
+        return unknown
+    ordered = np.sort(sections)
+    area = np.cumsum(ordered**2)
+    median = ordered[np.searchsorted(area, area[-1] / 2)]
+    return float(np.clip(median / _SECTION, size.SMALLEST, size.LARGEST))
+
+
+def _planes(array: np.ndarray, number: int) -> np.ndarray:
+    """The stored planes of an array of cubes (..., Z, Y, X), between cubes interpolated."""
+    *leading, depth, height, width = array.shape
+    resized = resize(array.reshape(*leading, depth, height * width), (number, height * width))
+    return resized.reshape(*leading, number, height, width)
+
+
+def _stored_planes(found: FlowSegmentation, number: int, smallest: int) -> FlowSegmentation:
+    """Labels of the stored planes out of those of cubes; what falls between two planes is lost."""
+    nearest = (2 * np.arange(number) + 1) * found.labels.shape[0] // (2 * number)
+    labels = keep_largest_piece(found.labels[nearest])
+    labels = remove_small(labels, smallest)
+    left = areas(labels) > 0
+    return FlowSegmentation(relabel(labels), found.flow_errors[: len(left)][left])
