@@ -268,3 +268,17 @@ def test_options_of_volumes_out_of_range_are_refused():
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Options(**wrong)
+
+
+@needs_model
+def test_planes_alone_linked_through_z(model):
+    sample = generate_volume((14, 90, 90), diameter=22, anisotropy=3.0, density=0.1, seed=2)
+    options = Options(diameter=22, anisotropy=3.0, volume_mode="stitch")
+    told = []
+    found = model.segment(
+        sample.image, "CZYX", options=options, progress=lambda stage, part: told.append((stage, part))
+    )
+    assert average_precision(sample.labels, found.labels, (0.25,))[0] > 0.5
+    assert np.array_equal(split_pieces(found.labels), found.labels)
+    assert not found.flow[0].any() and len(found.objects["flow_error"]) == len(found)
+    assert {stage for stage, _ in told} == {"network", "labels"}

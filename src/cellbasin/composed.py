@@ -70,13 +70,16 @@ def segment_composed(
     labels = find_basins(flow, probability, options.probability_threshold, step, 200, smallest)
     labels = keep_largest_piece(labels)
     labels = keep_largest_piece(trim_surfaces(select(labels, areas(labels) >= smallest), probability, options))
-    size = areas(labels)
-    wanted = size >= smallest
-    if wanted.any():
-        wanted &= size >= options.min_volume * np.median(size[wanted])
-    labels = fill_small_holes(select(labels, wanted), smallest)
+    labels = fill_small_holes(select(labels, not_small(labels, options)), smallest)
     errors = flow_errors(labels, flow, composed_flows(labels))
     return judge(labels, errors, _LENIENCE * options.flow_threshold or None)
+
+
+def not_small(labels: NDArray[np.int32], options: Options) -> NDArray[np.bool_]:
+    """Which objects (N,) have `options.min_size` voxels and `options.min_volume` of the median volume."""
+    size = areas(labels)
+    wanted = size >= max(1, options.min_size)
+    return wanted & (size >= options.min_volume * np.median(size[wanted])) if wanted.any() else wanted
 
 
 def trim_surfaces(labels: NDArray[np.int32], probability: NDArray[np.float32], options: Options) -> NDArray[np.int32]:

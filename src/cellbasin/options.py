@@ -53,6 +53,12 @@ class Options:
         "flows",
         "Volumes: flows of XY, XZ and YZ slices together, or each plane alone and its objects linked through z.",
     )
+    stitch_threshold: float = option(
+        0.25,
+        "Volumes: least overlap (IoU) of objects in neighbouring planes that are the same, for the mode stitch.",
+        low=0.01,
+        high=1.0,
+    )
     anisotropy: float | None = option(
         None,
         "Volumes: distance of two planes in pixels; from the file's voxel size when not given, else 1.",

@@ -7,15 +7,17 @@ from dataclasses import replace
 import numpy as np
 
 from cellbasin import size
-from cellbasin.composed import segment_composed, smooth_flow
-from cellbasin.dynamics import FlowSegmentation
+from cellbasin.composed import not_small, segment_composed, smooth_flow
+from cellbasin.dynamics import FlowSegmentation, select
 from cellbasin.image import Image
-from cellbasin.labels import areas, diameters, keep_largest_piece, relabel, remove_small
+from cellbasin.labels import diameters, keep_largest_piece
 from cellbasin.options import Options
+from cellbasin.parallel import parallel_map, thread_count
 from cellbasin.plane import PlaneRun
 from cellbasin.prediction import Maps, Predictor, Progress, part_of, tell
 from cellbasin.resize import resize
 from cellbasin.slices import predict_volume
+from cellbasin.stitch import stitch_planes
 
 _LOOKS = 5  # planes in which objects are measured
 _SECTION = 0.938  # diameter of the section that half of a sphere's volume lies in smaller ones of, by its diameter
@@ -62,7 +64,7 @@ class VolumeRun:
         if self.pixels.shape[1] == 1:
             return self._single_plane()
         self.diameter = self.options.diameter or self._estimated_diameter()
-        return self._by_flows()
+        return self._by_flows() if self.options.volume_mode == "flows" else self._by_stitching()
 
     def _by_flows(self) -> FlowSegmentation:
         options, shape = self.options, self.pixels.shape[1:]
@@ -79,7 +81,29 @@ class VolumeRun:
             self.maps = maps
             return found
         self.maps = Maps(_planes(maps.flow, shape[0]), _planes(maps.probability, shape[0]), maps.style)
-        return _stored_planes(found, shape[0], options.min_size)
+        return _stored_planes(found, shape[0], options)
+
+    def _by_stitching(self) -> FlowSegmentation:
+        """Every plane like an image, its objects linked through z; the flow has no z component."""
+        options = replace(self.options, diameter=self.diameter)
+        runs: list[tuple[FlowSegmentation, Maps]] = []
+
+        def one(z: int) -> tuple[FlowSegmentation, Maps]:
+            run = PlaneRun(self.model, self.pixels[:, z], options, None)
+            return run.segment(), run.maps
+
+        depth, group = self.pixels.shape[1], 4 * thread_count()
+        for first in range(0, depth, group):
+            tell(self.progress, "network", first / depth)
+            runs += parallel_map(one, range(first, min(first + group, depth)))
+        tell(self.progress, "labels", 0.0)
+        labels = stitch_planes([found.labels for found, _ in runs], options.stitch_threshold)
+        flow = np.zeros((3, *labels.shape), np.float32)
+        flow[1:] = np.stack([maps.flow for _, maps in runs], 1)
+        style = np.mean([maps.style for _, maps in runs], axis=0)
+        self.maps = Maps(flow, np.stack([maps.probability for _, maps in runs]), style)
+        errors = _errors_of_stitched(labels, [found for found, _ in runs])
+        return _without_small(FlowSegmentation(labels, errors), options)
 
     def _single_plane(self) -> FlowSegmentation:
         run = PlaneRun(self.model, self.pixels[:, 0], self.options, self.progress)
@@ -130,10 +154,26 @@ def _planes(array: np.ndarray, number: int) -> np.ndarray:
     return resized.reshape(*leading, number, height, width)
 
 
-def _stored_planes(found: FlowSegmentation, number: int, smallest: int) -> FlowSegmentation:
+def _stored_planes(found: FlowSegmentation, number: int, options: Options) -> FlowSegmentation:
     """Labels of the stored planes out of those of cubes; what falls between two planes is lost."""
     nearest = (2 * np.arange(number) + 1) * found.labels.shape[0] // (2 * number)
-    labels = keep_largest_piece(found.labels[nearest])
-    labels = remove_small(labels, smallest)
-    left = areas(labels) > 0
-    return FlowSegmentation(relabel(labels), found.flow_errors[: len(left)][left])
+    return _without_small(FlowSegmentation(found.labels[nearest], found.flow_errors), options)
+
+
+def _without_small(found: FlowSegmentation, options: Options) -> FlowSegmentation:
+    """Each object's largest piece, those left out that are small for a pixel count or beside the others."""
+    labels = keep_largest_piece(found.labels)
+    wanted = not_small(labels, options)
+    labels = select(labels, wanted)
+    return FlowSegmentation(labels, found.flow_errors[: len(wanted)][wanted])
+
+
+def _errors_of_stitched(labels: np.ndarray, planes: list[FlowSegmentation]) -> np.ndarray:
+    """Flow error (N,) of objects made of those of planes: the mean over their pixels, but interpolated ones."""
+    total, pixels = np.zeros(labels.max() + 1), np.zeros(labels.max() + 1)
+    for joint, found in zip(labels, planes, strict=True):
+        error = np.concatenate([[0.0], found.flow_errors])[found.labels]
+        own = found.labels > 0
+        total += np.bincount(joint[own], error[own], len(total))
+        pixels += np.bincount(joint[own], minlength=len(pixels))
+    return (total / np.maximum(pixels, 1))[1:]

@@ -1,0 +1,85 @@
+"""Objects found in every plane alone, linked through z.
+
+Objects of neighbouring planes are matched one to one by their IoU: the most matches, and of these the highest sum. What
+is found in two planes but not in the one between is matched over it and interpolated there. An object ends where it
+has no match, so that two that merely lie above each other at a distance stay two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from cellbasin.labels import boxes
+from cellbasin.metrics import match
+
+
+def stitch_planes(planes: Sequence[NDArray[np.int32]], threshold: float = 0.25) -> NDArray[np.int32]:
+    """Link the objects of planes (Y, X), each numbered for itself, to objects of the volume.
+
+    planes: at least one, integers, all of one shape; not modified. threshold: least IoU (above 0) of objects that are
+    the same. Returns int32 (Z, Y, X), 1..N in the order of their first planes. Raises ValueError for no planes, planes
+    of different shapes, or a threshold that is not above 0.
+
+    >>> here, there = np.array([[1, 1, 0, 0]]), np.array([[0, 0, 0, 5]])
+    >>> stitch_planes([here, np.zeros_like(here), here, there])[:, 0].tolist()
+    [[1, 1, 0, 0], [1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 0, 2]]
+    """
+    _check(planes, threshold)
+    volume = np.zeros((len(planes), *planes[0].shape), np.int32)
+    count = 0
+    waiting: NDArray[np.int64] = np.zeros(0, np.int64)  # objects of the plane before the last without a match since
+    for z, plane in enumerate(planes):
+        rest, ids = plane.astype(np.int32), np.zeros(int(plane.max(initial=0)) + 1, np.int32)
+        if z > 0:
+            _link(volume[z - 1], rest, ids, threshold)
+        if z > 1 and waiting.size:
+            before = np.where(np.isin(volume[z - 2], waiting), volume[z - 2], 0)
+            for old, new in _link(before, rest, ids, threshold):
+                _bridge(before == old, plane == new, volume[z - 1], int(old))
+        fresh = np.unique(rest[rest > 0])
+        ids[fresh] = count + 1 + np.arange(len(fresh))
+        count += len(fresh)
+        volume[z] = ids[plane]
+        if z > 0:
+            waiting = np.setdiff1d(volume[z - 1], volume[z])
+            waiting = waiting[waiting > 0]
+    return volume
+
+
+def _check(planes: Sequence[NDArray], threshold: float) -> None:
+    shapes = sorted({plane.shape for plane in planes})
+    if len(shapes) != 1 or len(shapes[0]) != 2:
+        raise ValueError(f"found planes of shapes {shapes}, expected at least one plane and all of one shape (Y, X)")
+    if not 0 < threshold <= 1:
+        raise ValueError(f"found an IoU threshold of {threshold}, expected a number above 0 and at most 1")
+
+
+def _link(
+    before: NDArray[np.int32], rest: NDArray[np.int32], ids: NDArray[np.int32], threshold: float
+) -> NDArray[np.int64]:
+    """Give objects of `rest` the numbers of their matches and take them out of it; returns (old, new) pairs."""
+    if not before.any() or not rest.any():
+        return np.zeros((0, 2), np.int64)
+    pairs = match(before, rest, threshold).pairs
+    ids[pairs[:, 1]] = pairs[:, 0]
+    rest[np.isin(rest, pairs[:, 1])] = 0
+    return pairs
+
+
+def _bridge(below: NDArray[np.bool_], above: NDArray[np.bool_], between: NDArray[np.int32], label: int) -> None:
+    """Draw an object into the background of the plane between two, half-way between its outlines in them."""
+    (y0, y1), (x0, x1) = boxes((below | above).astype(np.uint8))[0]
+    window = slice(max(y0 - 1, 0), y1 + 1), slice(max(x0 - 1, 0), x1 + 1)
+    inside = _signed_distance(below[window]) + _signed_distance(above[window]) > 0
+    between[window][inside & (between[window] == 0)] = label
+
+
+def _signed_distance(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Distance of pixels to the mask's outline, positive inside; the window's end is outside."""
+    padded = np.pad(mask, 1)
+    signed = ndimage.distance_transform_edt(padded) - ndimage.distance_transform_edt(~padded)
+    return np.asarray(signed[1:-1, 1:-1])
