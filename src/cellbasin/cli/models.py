@@ -22,7 +22,9 @@ EXAMPLES = """Examples:
   cellbasin models add mine.safetensors            then: cellbasin segment cells.tif --model mine
   cellbasin models add cyto3                       a file of Cellpose 1 to 3, then: --model cyto3
   cellbasin models export general copy.safetensors
-  cellbasin models export paper paper.pth          a file that Cellpose 1 to 3 loads"""
+  cellbasin models export paper paper.pth          a file that Cellpose 1 to 3 loads
+  cellbasin models export general general.onnx     the network for any program that runs ONNX
+  cellbasin models export general general.zip      a package of the BioImage Model Zoo"""
 
 
 def make_app() -> App:
@@ -127,14 +129,17 @@ def export(
     model: Annotated[str, Parameter(name="MODEL", help="Name or file.")],
     path: Annotated[Path, Parameter(name="FILE", help="Where to write the weights file.")],
 ) -> int:
-    """Write a model's weights file; with the ending .pth a file that Cellpose 1 to 3 loads.
+    """Write a model's weights file, or by its ending a file for other programs.
 
-    The size model then goes to FILE_size.npy beside it. Cellpose knows the paper's network only.
+    .pth is for Cellpose 1 to 3 (the paper's network only; the size model goes to FILE_size.npy beside it), .onnx for
+    any program that runs ONNX, .zip a package of the BioImage Model Zoo.
     """
     from cellbasin.weights import find_model
 
     source = find_model(model)
     target = path / source.name if path.is_dir() else path
+    if target.suffix in (".onnx", ".zip"):
+        return _export_network(model, target)
     theirs = target.suffix in (".pth", ".pt")
     written = _as_cellpose(model, target.name) if theirs else {target.name: source.read_bytes()}
     for name in written:
@@ -143,6 +148,21 @@ def export(
     for name, data in written.items():
         _write(target.with_name(name), data)
         print(f"wrote {target.with_name(name)}")
+    return DONE
+
+
+def _export_network(model: str, target: Path) -> int:
+    from cellbasin.export import ExportError, write_onnx, write_package
+    from cellbasin.foreign import open_weights
+
+    if target.exists():
+        raise CommandError(f"{target}: found a file there, expected none: choose another name")
+    write = write_onnx if target.suffix == ".onnx" else write_package
+    try:
+        write(target, open_weights(model))
+    except ExportError as error:
+        raise CommandError(one_line(error)) from error
+    print(f"wrote {target}")
     return DONE
 
 
