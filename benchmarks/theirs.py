@@ -73,6 +73,34 @@ def segment(image: np.ndarray, name: str, diameter: float | None) -> Mapping[str
     }
 
 
+def segment_twice(image: np.ndarray, name: str, diameter: float) -> Mapping[str, Any]:
+    """Maps of the whole pipeline, and masks by its two integrators: of processors and of graphics processors."""
+    network = MODELS[name][0]
+    picture, channels = _picture(image)
+    masks, (_, flow, logit), _ = network.eval(picture, channels=channels, diameter=diameter)
+    own, dynamics.steps_interp = dynamics.steps_interp, _steps_as_on_graphics
+    other = network.eval(picture, channels=channels, diameter=diameter)[0]
+    dynamics.steps_interp = own
+    probability = 1 / (1 + np.exp(-logit.astype(np.float64)))
+    return {
+        "processor": masks.astype(np.int32),
+        "graphics": other.astype(np.int32),
+        "flow": flow,
+        "probability": probability,
+    }
+
+
+def _steps_as_on_graphics(flow: np.ndarray, inds: Any, niter: int, device: Any = CPU) -> Any:
+    """What its integrator for graphics processors computes: grid_sample, coordinates from -1 to 1 over L - 1 pixels."""
+    reach = torch.tensor([length - 1 for length in flow.shape[:0:-1]], dtype=torch.float32)
+    steps = torch.from_numpy(np.ascontiguousarray(flow[::-1])).float()[None] * (2 / reach)[None, :, None, None]
+    places = torch.from_numpy(np.stack([inds[1], inds[0]], -1)).float()[None, None] / reach * 2 - 1
+    for _ in range(int(niter)):
+        step = torch.nn.functional.grid_sample(steps, places, align_corners=False)
+        places = (places + step.permute(0, 2, 3, 1)).clamp(-1, 1)
+    return ((places[0, 0] + 1) / 2 * reach).flip(-1).T.contiguous()
+
+
 def stand_in(image: np.ndarray, maps: np.ndarray, logit: np.ndarray, name: str, diameter: float) -> Mapping[str, Any]:
     """The whole pipeline, but labels are made from the given maps: for networks that are not trained."""
     network = MODELS[name][0]
@@ -102,7 +130,7 @@ if __name__ == "__main__":
             function.__name__: function
             for function in (
                 *(about, load, raw, network, flows_to_labels, labels_to_flows),
-                *(segment, stand_in),
+                *(segment, segment_twice, stand_in),
             )
         }
     )

@@ -16,7 +16,7 @@ from cellbasin.flows import labels_to_flows
 from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, touches_border
 
 # What the border cuts off is known to the network, not to the shape (validation AP@0.5 .745 → .772 over images).
-_CUT_OFF = 2.0
+BORDER_LENIENCY = 2.0
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,6 +69,7 @@ def segment_flows(
     min_size: int = 15,
     step: float = 1.0,
     steps: int = 200,
+    border_leniency: float = BORDER_LENIENCY,
 ) -> FlowSegmentation:
     """Find the objects that flows lead to (paper, Methods, "Mask recovery from vector flows").
 
@@ -82,8 +83,8 @@ def segment_flows(
         flow: (D, *spatial), components in the order (z) y x, about unit vectors inside objects.
         probability: (*spatial) 0..1, of being inside an object.
         probability_threshold: only pixels above it belong to objects.
-        flow_threshold: largest mean squared difference from the flow of the object's shape, twice that for objects at
-            the image's border, whose centre may lie beyond it; None keeps all objects.
+        flow_threshold: largest mean squared difference from the flow of the object's shape, for objects at the image's
+            border, whose centre may lie beyond it, times `border_leniency`; None keeps all objects.
         min_size: pixels of the smallest object.
         step: length of a step in pixels: 1 for objects of 30 pixels, for larger ones diameter / 30.
         steps: largest number of steps.
@@ -105,13 +106,18 @@ def segment_flows(
     probability = np.ascontiguousarray(probability, np.float32)
     labels = keep_largest_piece(find_basins(flow, probability, probability_threshold, step, steps, min_size))
     labels = fill_small_holes(select(labels, areas(labels) >= max(min_size, 1)), min_size)
-    return judge(labels, flow_errors(labels, flow), flow_threshold)
+    return judge(labels, flow_errors(labels, flow), flow_threshold, border_leniency)
 
 
-def judge(labels: NDArray[np.int32], errors: NDArray[np.float64], flow_threshold: float | None) -> FlowSegmentation:
-    """Keep the objects 1..N whose flow error (N,) is not above the threshold, twice it at the image's border."""
+def judge(
+    labels: NDArray[np.int32],
+    errors: NDArray[np.float64],
+    flow_threshold: float | None,
+    border_leniency: float = BORDER_LENIENCY,
+) -> FlowSegmentation:
+    """Keep the objects 1..N whose flow error (N,) is not above the threshold, at the border a multiple of it."""
     if flow_threshold is not None:
-        wanted = errors <= flow_threshold * np.where(touches_border(labels, range(labels.ndim)), _CUT_OFF, 1.0)
+        wanted = errors <= flow_threshold * np.where(touches_border(labels, range(labels.ndim)), border_leniency, 1.0)
         if not wanted.all():
             labels, errors = select(labels, wanted), errors[wanted]
     return FlowSegmentation(labels, errors)

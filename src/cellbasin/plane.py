@@ -91,6 +91,7 @@ class PlaneRun:
             flow_threshold=self.options.flow_threshold or None,
             min_size=self.options.min_size,
             step=max(1.0, diameter / self.model.card.diameter),
+            border_leniency=self.model.conventions.border_leniency,
         )
 
 

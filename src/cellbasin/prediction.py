@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cellbasin.conventions import CONVENTIONS
 from cellbasin.engines import Engine, choose_engine
 from cellbasin.options import Options
 from cellbasin.resize import resize
-from cellbasin.tiling import Blender, Tiling, cut, plan_flipped_tiles, plan_tiles
+from cellbasin.tiling import Blender, Tiling, cut, plan_tiles
 from cellbasin.weights import Weights, WeightsError
 
 FLOW_SCALE = 5.0  # the network's maps are 5 x flow (paper, "Deep neural network")
@@ -44,7 +45,12 @@ class Predictor:
                 raise WeightsError(
                     f"models for diameters of {first.diameter:g} and {other.card.diameter:g} px cannot be averaged"
                 )
+            if other.card.conventions != first.conventions:
+                raise WeightsError(
+                    f"models with conventions of {first.conventions} and {other.card.conventions} cannot be averaged"
+                )
         self.weights = tuple(weights)
+        self.conventions = CONVENTIONS[first.conventions]
         self.card = first
         self.engines: tuple[Engine, ...] = tuple(choose_engine(w, engine, precision) for w in weights)
 
@@ -58,9 +64,9 @@ class Predictor:
         """The network's maps of normalised pixels (2, Y, X) float32 whose objects have this diameter (pixels)."""
         options = options or Options()
         _, tiling = self._tiling(pixels, diameter, options)
-        scaled = resize(pixels, tiling.shape)
+        scaled = self.conventions.resize(pixels, tiling.shape)
         maps, style = self._run_tiles(scaled, tiling, options.batch, part_of(progress, "network"))
-        maps = resize(maps, pixels.shape[1:])
+        maps = self.conventions.resize(maps, (pixels.shape[1], pixels.shape[2]))
         flow = maps[:2]
         flow *= np.float32(1 / FLOW_SCALE)
         return Maps(flow, sigmoid(maps[2]), style)
@@ -70,7 +76,8 @@ class Predictor:
         options = replace(options or Options(), augment=False)
         divisor, tiling = self._tiling(pixels, diameter, options)
         if len(tiling) <= _FEW_TILES:
-            return self._styles(cut(resize(pixels, tiling.shape), tiling, range(len(tiling))), options.batch)
+            scaled = self.conventions.resize(pixels, tiling.shape)
+            return self._styles(cut(scaled, tiling, range(len(tiling))), options.batch)
         # Of a large image only the windows that are looked at are resized.
         window = max(1, round(options.tile * diameter / self.card.diameter))
         windows = plan_tiles((pixels.shape[1], pixels.shape[2]), window, 0.0, 1)
@@ -81,11 +88,11 @@ class Predictor:
     def _tiling(self, pixels: np.ndarray, diameter: float, options: Options) -> tuple[int, Tiling]:
         """The divisor of tile sides, and the tiles of the image resized for a diameter."""
         scale = self.card.diameter / diameter
-        shape = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[2] * scale)))
+        rows, columns = (max(1, self.conventions.length(length * scale)) for length in pixels.shape[1:])
         divisor = max(weights.card.architecture.divisor for weights in self.weights)
         if options.augment:
-            return divisor, plan_flipped_tiles(shape, options.tile, divisor)
-        return divisor, plan_tiles(shape, options.tile, options.overlap, divisor)
+            return divisor, self.conventions.plan_flipped((rows, columns), options.tile, divisor)
+        return divisor, self.conventions.plan((rows, columns), options.tile, options.overlap, divisor)
 
     def _run_tiles(
         self, scaled: np.ndarray, tiling: Tiling, batch: int, tell: Callable[[float], None]

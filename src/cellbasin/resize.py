@@ -53,13 +53,29 @@ def resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     (2, 300, 400)
     """
     rows, columns = _checked_shape(array, shape)
+    return _mixed(array, linear_taps(array.shape[-2], rows), linear_taps(array.shape[-1], columns))
+
+
+def sample(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Resize the last two axes by plain bilinear interpolation, which skips pixels when it shrinks (paper).
+
+    Parameters, result and errors as for `resize`; what Cellpose's networks were trained with.
+
+    >>> sample(np.arange(8.0)[None], (1, 2)).tolist()
+    [[1.5, 5.5]]
+    """
+    rows, columns = _checked_shape(array, shape)
+    return _mixed(array, linear_taps(array.shape[-2], rows, 1.0), linear_taps(array.shape[-1], columns, 1.0))
+
+
+def _mixed(array: np.ndarray, vertical: Taps, horizontal: Taps) -> np.ndarray:
+    rows, columns = len(vertical.start), len(horizontal.start)
     if array.dtype.kind not in "uif":
         raise TypeError(f"cannot resize an array of dtype {array.dtype}; expected integers or floats")
     source = np.ascontiguousarray(array, dtype=np.float32).reshape(-1, *array.shape[-2:])
     if source.shape[1:] == (rows, columns):
         return source.reshape(array.shape).copy()
     result = np.empty((len(source), rows, columns), np.float32)
-    vertical, horizontal = linear_taps(source.shape[1], rows), linear_taps(source.shape[2], columns)
 
     def block(place: tuple[int, int]) -> None:
         plane, first = place
@@ -110,10 +126,13 @@ def _nearest(length: int, wanted: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=32)
-def linear_taps(length: int, wanted: int) -> Taps:
-    """Weights of the triangle filter; at the edges the part that lies inside is normalised to 1."""
+def linear_taps(length: int, wanted: int, reach: float | None = None) -> Taps:
+    """Weights of the triangle filter of `reach` pixels to either side, by default as many as become one, at least 1.
+
+    At the edges the part that lies inside is normalised to 1.
+    """
     scale = length / wanted
-    reach = max(scale, 1.0)
+    reach = max(scale, 1.0) if reach is None else reach
     centre = (np.arange(wanted) + 0.5) * scale - 0.5
     taps = min(int(np.ceil(2 * reach)) + 1, length)
     start = np.clip(np.ceil(centre - reach), 0, length - taps).astype(np.int64)

@@ -43,6 +43,7 @@ class Tiling:
     rows, columns : first pixel of the tiles along Y and X, ascending; negative where a tile is larger than
         the image.
     alternating : whether tiles are flipped: along Y in every second column, along X in every second row.
+    beyond : what is beyond the image: "mirror", its reflection, or "zeros".
     """
 
     shape: tuple[int, int]
@@ -50,6 +51,7 @@ class Tiling:
     rows: tuple[int, ...]
     columns: tuple[int, ...]
     alternating: bool = False
+    beyond: str = "mirror"
 
     def __len__(self) -> int:
         return len(self.rows) * len(self.columns)
@@ -103,7 +105,7 @@ def plan_tiles(
     0..1.
 
     >>> plan_tiles((100, 500))
-    Tiling(shape=(100, 500), tile=(112, 224), rows=(-6,), columns=(0, 138, 276), alternating=False)
+    Tiling(shape=(100, 500), tile=(112, 224), rows=(-6,), columns=(0, 138, 276), alternating=False, beyond='mirror')
     >>> plan_tiles((100, 500), longest=288).columns
     (0, 228)
     """
@@ -136,7 +138,7 @@ def plan_flipped_tiles(shape: tuple[int, int], tile: int = TILE, divisor: int = 
     Paper: "Tiling and test augmentations".
 
     >>> plan_flipped_tiles((100, 448))
-    Tiling(shape=(100, 448), tile=(112, 224), rows=(-6, -6), columns=(0, 112, 224), alternating=True)
+    Tiling(shape=(100, 448), tile=(112, 224), rows=(-6, -6), columns=(0, 112, 224), alternating=True, beyond='mirror')
     """
     plain = plan_tiles(shape, tile, 0.5, divisor)
     rows, columns = (starts * 2 if len(starts) == 1 else starts for starts in (plain.rows, plain.columns))
@@ -144,7 +146,7 @@ def plan_flipped_tiles(shape: tuple[int, int], tile: int = TILE, divisor: int = 
 
 
 def cut(image: np.ndarray, tiling: Tiling, indices: Sequence[int]) -> np.ndarray:
-    """Copy tiles out of an image, flipped as the tiling says; beyond the image its pixels are reflected.
+    """Copy tiles out of an image, flipped and with what is beyond the image as the tiling says.
 
     Parameters
     ----------
@@ -167,9 +169,14 @@ def cut(image: np.ndarray, tiling: Tiling, indices: Sequence[int]) -> np.ndarray
         raise ValueError(f"found an image of shape {image.shape}; expected (C, Y, X) with (Y, X) = {tiling.shape}")
     tiles = np.empty((len(indices), len(image), *tiling.tile), np.float32)
     for tile, index in zip(tiles, indices, strict=True):
-        y, x = (_inside(*place) for place in zip(tiling.origin(index), tiling.tile, tiling.shape, strict=True))
-        rows = image[:, y]
-        tile[:] = rows[:, :, x]
+        places = list(zip(tiling.origin(index), tiling.tile, tiling.shape, strict=True))
+        if tiling.beyond == "zeros":
+            (y, to_y), (x, to_x) = (_overlap(*place) for place in places)
+            tile[:] = 0
+            tile[:, to_y, to_x] = image[:, y, x]
+            continue
+        rows, columns = (_inside(*place) for place in places)
+        tile[:] = image[:, rows][:, :, columns]
     return flip_tiles(tiles, [tiling.flip(index) for index in indices])
 
 
@@ -321,6 +328,12 @@ def _inside(start: int, tile: int, length: int) -> slice | np.ndarray:
     period = max(2 * (length - 1), 1)
     position = np.arange(start, start + tile) % period
     return np.minimum(position, period - position) if length > 1 else np.zeros(tile, np.intp)
+
+
+def _overlap(start: int, tile: int, length: int) -> tuple[slice, slice]:
+    """The part of an axis that a tile covers, in the image and in the tile."""
+    first, end = max(start, 0), min(start + tile, length)
+    return slice(first, end), slice(first - start, end - start)
 
 
 def _weights(starts: tuple[int, ...], tile: int, length: int) -> np.ndarray:

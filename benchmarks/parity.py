@@ -1,0 +1,172 @@
+"""Networks of Cellpose 1 to 3 give here what they give in Cellpose 3.1.1.3, which runs in an environment of its own.
+
+1. Raw outputs of a network with random weights and of a trained one, written by us for Cellpose and read back.
+2. Maps of whole real images: resized, padded, cut into tiles, blended.
+3. Masks of real images, in every precision; Cellpose has two integrators (processor, graphics processor), and where
+   these two do not agree with each other nothing can agree with Cellpose.
+4. The files: `_seg.npy`, masks, ROIs and outlines that we write are read by Cellpose, and what it writes by us.
+
+`python benchmarks/parity.py --weights PAPER.safetensors` needs a trained network of the paper's kind for 2 and 3
+(`cellbasin train ... --network paper`) and the data set beside the project.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from inputs import data_root
+from upstream import DEFAULT_ENVIRONMENT, TOLERANCE, export, set_up, start_ours, start_theirs
+from workers import Worker, stage
+
+from cellbasin.engines import choose_engine, find_hardware
+from cellbasin.evaluation import channels_of, limit_per_source, read_pair
+from cellbasin.foreign import open_weights
+from cellbasin.intensity import select_channels
+from cellbasin.io import read_index
+from cellbasin.labels import median_diameter
+from cellbasin.metrics import average_precision, match
+from cellbasin.model import load_model
+from cellbasin.prediction import FLOW_SCALE
+
+AGREE = 0.98
+LARGEST = 1 << 20  # pixels of an image: the rival's dynamics are slow
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """name · image (C, Y, X), one channel or primary and nuclear · diameter in pixels."""
+
+    name: str
+    image: np.ndarray
+    diameter: float
+
+
+def samples(count: int) -> Iterator[Sample]:
+    """Real test images, from every source in turn."""
+    records = limit_per_source(read_index(data_root(), "test"), 5)
+    by_source: dict[str, list] = {}
+    for record in records:
+        by_source.setdefault(record.source, []).append(record)
+    turns = [members[turn] for turn in range(5) for members in by_source.values() if turn < len(members)]
+    for record in turns:
+        picture, labels = read_pair(record)
+        if labels.size > LARGEST or not labels.any():
+            continue
+        pixels = select_channels(picture, channels_of(record, picture))
+        used = pixels if pixels[1].any() else pixels[:1]
+        yield Sample(f"{record.source}/{record.name}", used, median_diameter(np.where(labels == 65535, 0, labels)))
+        count -= 1
+        if not count:
+            return
+
+
+def raw_difference(theirs: Worker, file: Path) -> float:
+    """Largest difference of the networks' outputs (flows are 5 times unit vectors), on each of our engines."""
+    tiles = np.random.default_rng(0).random((2, 2, 96, 128), np.float32)
+    expected = theirs.call("raw", stage(theirs.folder, "raw", tiles=tiles), keep=True, name="network").arrays
+    weights = open_weights(file)
+    found = [choose_engine(weights, engine, "float32").run(tiles) for engine in ("openvino", "torch")]
+    return max(
+        float(np.abs(part - other).max())
+        for maps, style in found
+        for part, other in ((maps, expected["maps"]), (style, expected["style"]))
+    )
+
+
+def compare(theirs: Worker, file: Path, sample: Sample, precisions: list[str]) -> dict:
+    """Differences of the maps, and how far masks agree, average precision at IoU 0.9."""
+    answer = theirs.call(
+        "segment_twice",
+        stage(theirs.folder, "image", image=sample.image),
+        keep=True,
+        name="network",
+        diameter=sample.diameter,
+    ).arrays
+    row: dict = {"image": sample.name, "diameter": round(sample.diameter, 1)}
+    row["objects"] = int(answer["processor"].max())
+    row["two integrators"] = average_precision(answer["processor"], answer["graphics"], 0.9)
+    channels = tuple(range(len(sample.image)))
+    for precision in precisions:
+        model = load_model(file, engine="openvino", precision=precision)
+        result = model.segment(sample.image, axes="CYX", channels=channels, diameter=sample.diameter)
+        row[precision] = average_precision(answer["processor"], result.labels, 0.9)
+        row[f"{precision} of what both find"] = of_common(answer["processor"], answer["graphics"], result.labels)
+        if precision == "float32":
+            row["flow difference"] = float(np.abs(FLOW_SCALE * result.flow - answer["flow"]).max())
+            row["probability difference"] = float(np.abs(result.probability - answer["probability"]).max())
+    return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
+
+
+def of_common(one: np.ndarray, other: np.ndarray, ours: np.ndarray) -> float:
+    """Part of the objects of which Cellpose's two integrators make the same (IoU 0.9) that we make too."""
+    both = set(match(one, other, 0.9).pairs[:, 0].tolist())
+    here = set(match(one, ours, 0.9).pairs[:, 0].tolist())
+    return len(both & here) / len(both) if both else 1.0
+
+
+def report(rows: list[dict], precisions: list[str]) -> bool:
+    """Print the means; whether all is as wanted."""
+    agreeing = [row for row in rows if row["two integrators"] >= AGREE]
+    print(f"the two integrators of Cellpose agree (AP@0.9 >= {AGREE}) on {len(agreeing)} of {len(rows)} images")
+    well = True
+    for precision in precisions:
+        for name, some in (("those", agreeing), ("all", rows)):
+            values = [row[precision] for row in some]
+            common = [row[f"{precision} of what both find"] for row in some]
+            if values:
+                good = sum(value >= AGREE for value in values)
+                print(
+                    f"{precision}, {name}: AP@0.9 with Cellpose mean {np.mean(values):.3f}, least {min(values):.3f}, "
+                    f"{good} of {len(values)} at least {AGREE}; of what both integrators find {np.mean(common):.4f}"
+                )
+        well &= precision != "float32" or all(row[precision] >= AGREE for row in agreeing)
+    print(f"two integrators, all images: mean {np.mean([row['two integrators'] for row in rows]):.3f}")
+    return well
+
+
+def check_network(theirs: Worker, file: Path, name: str) -> bool:
+    """Export, load in Cellpose, compare the raw outputs."""
+    export(file, theirs.folder / name)
+    exported = theirs.folder / f"{name}.pth"
+    theirs.call("load", name="network", model=str(exported.with_suffix("")))
+    found = raw_difference(theirs, exported)
+    print(f"{name}: largest difference of raw outputs {found:.1e} (allowed: {TOLERANCE:.0e})", flush=True)
+    return found <= TOLERANCE
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("--rival-env", type=Path, default=DEFAULT_ENVIRONMENT)
+    parser.add_argument("--weights", type=Path, help="a trained network of the paper's kind")
+    parser.add_argument("--images", type=int, default=20)
+    arguments = parser.parse_args()
+    python = set_up(arguments.rival_env)
+    hardware = find_hardware()
+    precisions = ["float32", "bf16"] if {"AMX", "AVX512-BF16"} & set(hardware.features) else ["float32"]
+    print(f"{hardware.processor}, {hardware.threads} threads")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with start_ours(folder) as ours:
+            ours.call("random_weights", path=str(folder / "random.safetensors"), network="paper", seed=1)
+        with start_theirs(python, folder) as theirs:
+            well = check_network(theirs, folder / "random.safetensors", "random")
+            if arguments.weights:
+                well &= check_network(theirs, arguments.weights, "trained")
+                exported = folder / "trained.pth"
+                rows = []
+                for sample in samples(arguments.images):
+                    rows.append(compare(theirs, exported, sample, precisions))
+                    print(json.dumps(rows[-1]), flush=True)
+                well &= report(rows, precisions)
+    return 0 if well else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
