@@ -4,13 +4,15 @@
     python benchmarks/accuracy.py --model FILE --limit 3       at most three images of each source
 
 The data set is found through CELLBASIN_DATA, else beside the project. Results go to output/accuracy/, which is not
-tracked: pictures of other people's images are not for the repository.
+tracked: pictures of other people's images are not for the repository. The scores of every image of the whole test split
+are also kept in docs/results/NAME.json, and the images' styles beside it, for `compare.py` and `figures.py`.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -22,6 +24,7 @@ from inputs import data_root
 from looks import SHOWN, log_look
 from PIL import Image as Pillow
 from PIL import ImageDraw
+from results import RESULTS, MethodResult
 
 from cellbasin.confidence import calibration_error
 from cellbasin.evaluation import (
@@ -35,6 +38,7 @@ from cellbasin.evaluation import (
 )
 from cellbasin.generator import generate
 from cellbasin.io import Record, display, read_index
+from cellbasin.io.atomic import atomic
 from cellbasin.labels import boundaries
 from cellbasin.metrics import summarise
 from cellbasin.model import Model, load_model
@@ -62,12 +66,14 @@ def main() -> int:
     if (data_root() / "index.csv").is_file():
         records = read_index(data_root(), arguments.split)
         records = limit_per_source(records, arguments.limit) if arguments.limit else records
-        trust = Trust()
-        found = _evaluate(model, records, arguments.diameter, trust)
+        trust, styles = Trust(), []
+        found = _evaluate(model, records, arguments.diameter, trust, styles)
         results["evaluation"] = found.as_dict()
         results["confidence"] = trust.as_dict()
         if arguments.split == "test":
             log_look(model, found, arguments.diameter)
+            if not arguments.limit:
+                keep(model, found, arguments.diameter, styles)
         report += [source_table(found), trust.table()]
         report.append(worst_images(model, records, found, arguments.diameter, arguments.out))
     else:
@@ -140,18 +146,42 @@ class Trust:
         )
 
 
-def _evaluate(model: Model, records: Sequence[Record], diameter: str, trust: Trust) -> Evaluation:
+def _evaluate(
+    model: Model, records: Sequence[Record], diameter: str, trust: Trust, styles: list[np.ndarray]
+) -> Evaluation:
     started = time.perf_counter()
     done = 0
 
     def report(record: Record, segmentation: Segmentation) -> None:
         nonlocal done
         trust.add(record, segmentation)
+        styles.append(segmentation.style)
         done += 1
         if done % 20 == 0:
             say(f"{done} of {len(records)} images, {time.perf_counter() - started:.0f} s")
 
     return evaluate(model, records, diameter=diameter, report=report)
+
+
+def keep(model: Model, found: Evaluation, diameter: str, styles: Sequence[np.ndarray]) -> None:
+    """Write docs/results/NAME.json and, with automatic diameters, styles.npz: for `compare.py` and `figures.py`."""
+    card, engine = model.card, model.engines[0]
+    name = card.name if diameter == "auto" else f"{card.name}-{diameter}-diameter"
+    settings = {
+        "version": VERSION,
+        "weights": model.weights[0].sha256,
+        "diameter": diameter,
+        "engine": f"{engine.name} {engine.precision}",
+    }
+    MethodResult(name, f"cellbasin {name}", found, card.recipe.get("hours", math.nan), settings).save()
+    if diameter == "auto":
+        with atomic(RESULTS / "styles.npz") as temporary:
+            np.savez_compressed(
+                temporary,
+                styles=np.array(styles, np.float16),
+                sources=np.array([image.source for image in found.images]),
+                model=card.name,
+            )
 
 
 def source_table(found: Evaluation) -> str:

@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,19 +26,19 @@ PACKAGES = ("torch==2.13.0", "cellpose==3.1.1.3", "numpy==2.0.2")
 TOLERANCE = 1e-4
 
 
-def set_up(folder: Path = DEFAULT_ENVIRONMENT) -> Path:
-    """Make the rival's environment where it is not there yet and return its Python.
+def set_up(folder: Path = DEFAULT_ENVIRONMENT, packages: Sequence[str] = PACKAGES) -> Path:
+    """Make a rival's environment where it is not there yet and return its Python.
 
     Raises subprocess.CalledProcessError when pip cannot install it.
     """
     python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
-    done = folder / "cellpose-installed"
-    if done.exists() and done.read_text() == "\n".join(PACKAGES):
+    done = folder / "installed"
+    if done.exists() and done.read_text() == "\n".join(packages):
         return python
-    print(f"setting up {', '.join(PACKAGES)} in {folder} ...", file=sys.stderr)
+    print(f"setting up {', '.join(packages)} in {folder} ...", file=sys.stderr)
     subprocess.run([sys.executable, "-m", "venv", folder], check=True)
-    subprocess.run([python, "-m", "pip", "install", "--quiet", *PACKAGES], check=True)
-    done.write_text("\n".join(PACKAGES))
+    subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
+    done.write_text("\n".join(packages))
     return python
 
 

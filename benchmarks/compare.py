@@ -1,0 +1,126 @@
+"""All methods side by side, from docs/results/ alone: writes docs/comparison.md.
+
+    python benchmarks/compare.py
+
+Average precision on the same test images, by method and source, with 95 % bootstrap intervals over images; differences
+from the first method by pairs of the same images; seconds per image and hours of training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from bench import markdown, say
+from looks import SHOWN
+from results import RESULTS, MethodResult, load_all
+
+from cellbasin.metrics import bootstrap_interval
+
+TABLE = Path(__file__).parent.parent / "docs" / "comparison.md"
+NUCLEI = ("dsb2018", "isbi2009")
+HEAD = """# Methods on the same test images
+
+Written by `python benchmarks/compare.py` from [results/](results/), where every image's counts are; how each method
+was trained and run is in `benchmarks/rivals/` and benchmarks/README.md. Average precision TP / (TP + FP + FN) as mean
+over images (the last line: over sources with at least five test images), with 95 % bootstrap intervals over images.
+No method is told the objects' size unless its name says so.
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--out", type=Path, default=TABLE)
+    arguments = parser.parse_args()
+    results = load_all(arguments.results)
+    if not results:
+        say(f"{arguments.results}: found no result of a method; expected METHOD.json: run accuracy.py first")
+        return 2
+    check_images(results)
+    parts = [HEAD, cost_table(results), *(score_table(results, threshold) for threshold in SHOWN)]
+    if len(results) > 1:
+        parts.append(difference_table(results))
+    arguments.out.write_text("\n".join(parts))
+    say(f"written to {arguments.out}")
+    return 0
+
+
+def check_images(results: Sequence[MethodResult]) -> None:
+    """Refuse results of different images; raises ValueError."""
+    first = _names(results[0])
+    for other in results[1:]:
+        if _names(other) != first:
+            lacking = len(set(first) ^ set(_names(other)))
+            raise ValueError(
+                f"{other.method} and {results[0].method} differ in {lacking} images; expected the "
+                "same for every method: score both again"
+            )
+
+
+def cost_table(results: Sequence[MethodResult]) -> str:
+    """What each method took."""
+    rows = [
+        [
+            result.title,
+            "-" if math.isnan(result.training_hours) else f"{result.training_hours:.1f}",
+            f"{np.median([image.seconds for image in result.evaluation.images]):.2f}",
+            result.processor,
+            result.date,
+        ]
+        for result in results
+    ]
+    header = ["method", "training hours", "seconds per image (median)", "processor", "date"]
+    return f"## Methods\n\n{markdown(header, rows)}\n"
+
+
+def score_table(results: Sequence[MethodResult], threshold: float) -> str:
+    """AP at one threshold by source and method."""
+    first = results[0].evaluation
+    place = first.thresholds.index(threshold)
+    rows = []
+    for source in first.sources:
+        parts = [result.evaluation.of(source).images for result in results]
+        intervals = [bootstrap_interval([image.average_precision[place] for image in part]) for part in parts]
+        rows.append([f"{source} ({len(parts[0])})", *map(str, intervals)])
+    over = [result.evaluation.at(threshold) for result in results]
+    rows.append([f"**all images** ({len(first.images)})", *(str(images) for images, _ in over)])
+    rows.append(["**mean over sources**", *(str(sources) for _, sources in over)])
+    header = ["source (images)", *(result.title for result in results)]
+    return f"## AP@{threshold}\n\n{markdown(header, rows)}\n"
+
+
+def difference_table(results: Sequence[MethodResult]) -> str:
+    """How far the first method is ahead of each other one, image by image."""
+    first = results[0]
+    rows = []
+    for other in results[1:]:
+        for name, nuclei in (("nuclei", True), ("all other images", False)):
+            chosen = [k for k, image in enumerate(_sorted(first)) if (image.source in NUCLEI) == nuclei]
+            ahead = [str(bootstrap_interval(_ahead(first, other, threshold)[chosen])) for threshold in SHOWN]
+            rows.append([other.title, f"{name} ({len(chosen)})", *ahead])
+    header = ["against", "images", *(f"AP@{threshold}" for threshold in SHOWN)]
+    text = f"Nuclei are {' and '.join(NUCLEI)}. Mean of the differences on the same images, with 95 % intervals."
+    return f"## {first.title} is ahead by\n\n{text}\n\n{markdown(header, rows)}\n"
+
+
+def _ahead(first: MethodResult, other: MethodResult, threshold: float) -> np.ndarray:
+    place = first.evaluation.thresholds.index(threshold)
+    mine, theirs = (np.array([i.average_precision[place] for i in _sorted(result)]) for result in (first, other))
+    return mine - theirs
+
+
+def _sorted(result: MethodResult) -> list:
+    return sorted(result.evaluation.images, key=lambda image: (image.source, image.name))
+
+
+def _names(result: MethodResult) -> list[tuple[str, str]]:
+    return [(image.source, image.name) for image in _sorted(result)]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

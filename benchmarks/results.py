@@ -1,0 +1,109 @@
+"""What a method scored on the test images, one small file each in docs/results/, for tables and figures.
+
+Counts at every threshold are kept; average precision follows from them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cellbasin.engines.hardware import find_hardware
+from cellbasin.evaluation import THRESHOLDS, Evaluation, ImageScore
+from cellbasin.io.atomic import atomic
+
+RESULTS = Path(__file__).parent.parent / "docs" / "results"
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One method on one part of the data set.
+
+    method: name of the file. title: as tables show it. training_hours: NaN where nothing is trained. settings: whatever
+    else decides the outcome (versions, thresholds, options). processor: where `seconds` of the images were measured.
+    """
+
+    method: str
+    title: str
+    evaluation: Evaluation
+    training_hours: float = math.nan
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    split: str = "test"
+    date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
+    processor: str = field(default_factory=lambda: find_hardware().processor)
+
+    def save(self, folder: Path = RESULTS) -> Path:
+        """Write FOLDER/METHOD.json, one line an image, and return it."""
+        header = {
+            **{name: getattr(self, name) for name in ("method", "title", "date", "processor", "split")},
+            "training_hours": _or_none(self.training_hours, 3),
+            "settings": dict(self.settings),
+            "thresholds": list(THRESHOLDS),
+        }
+        lines = ",\n".join(json.dumps(_line(image)) for image in self.evaluation.images)
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{self.method}.json"
+        with atomic(path) as temporary:
+            temporary.write_text(f'{json.dumps(header, indent=1)[:-2]},\n "images": [\n{lines}\n]}}\n')
+        return path
+
+
+def load(path: Path) -> MethodResult:
+    """Read what `MethodResult.save` wrote.
+
+    Raises ValueError for a file of other thresholds or another form.
+    """
+    try:
+        found = json.loads(path.read_text())
+        if found["thresholds"] != list(THRESHOLDS):
+            raise ValueError(f"{path}: found thresholds {found['thresholds']}; expected {list(THRESHOLDS)}")
+        hours = found["training_hours"]
+        return MethodResult(
+            evaluation=Evaluation(tuple(_score(line) for line in found["images"])),
+            training_hours=math.nan if hours is None else hours,
+            **{name: found[name] for name in ("method", "title", "settings", "split", "date", "processor")},
+        )
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{path}: found no result of a method ({error}); expected what results.py writes") from error
+
+
+def load_all(folder: Path = RESULTS) -> list[MethodResult]:
+    """All results of a folder, the best mean AP@0.5 first; other JSON files (without "method") are passed over."""
+    files = [path for path in sorted(folder.glob("*.json")) if "method" in _header(path)]
+    return sorted((load(path) for path in files), key=lambda result: -result.evaluation.at(0.5)[0].mean)
+
+
+def _header(path: Path) -> Mapping[str, Any]:
+    content = json.loads(path.read_text())
+    return content if isinstance(content, dict) else {}
+
+
+def _line(image: ImageScore) -> dict[str, Any]:
+    return {
+        "source": image.source,
+        "name": image.name,
+        "true": image.tp[0] + image.fn[0],
+        "found": image.tp[0] + image.fp[0],
+        "tp": list(image.tp),
+        "true_diameter": _or_none(image.true_diameter, 2),
+        "diameter": _or_none(image.diameter, 2),
+        "seconds": _or_none(image.seconds, 4),
+    }
+
+
+def _score(line: Mapping[str, Any]) -> ImageScore:
+    tp = tuple(line["tp"])
+    fp, fn = tuple(line["found"] - n for n in tp), tuple(line["true"] - n for n in tp)
+    counts = zip(tp, fp, fn, strict=True)
+    precision = tuple(t / (t + p + n) if t + p + n else 1.0 for t, p, n in counts)
+    known = [math.nan if line[name] is None else line[name] for name in ("true_diameter", "diameter", "seconds")]
+    return ImageScore(line["source"], line["name"], precision, tp, fp, fn, *known)
+
+
+def _or_none(value: float, digits: int) -> float | None:
+    return round(value, digits) if math.isfinite(value) else None

@@ -1,0 +1,167 @@
+"""StarDist 2D, trained from scratch; runs in the environment that `run.py stardist` sets up.
+
+Images keep their size, and objects are enlarged and shrunk by 0.5 to 1.5 in training, as in the paper: StarDist cannot
+tell the diameter, so that at test time nothing can be resized either. Its field of view (grid 2, depth 3: 94 px each
+way) holds all objects of this data. `--diameter true` predicts on images resized so that the median object is 30 px:
+what the same network would reach if somebody told it.
+
+Two channels (the second is empty where there is no nuclear one), scaled by percentiles 1 and 99.8, 32 rays, batches of
+8 pieces of 256². StarDist makes the targets and takes the losses (no loss where nobody annotated); the loop around them
+is ours, so that training can stop and go on. Both thresholds are chosen by StarDist on the validation images.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from importlib.metadata import version
+
+import numpy as np
+import runs
+import tensorflow as tf
+from images import IGNORE, Example, chances, crop, examples, has_bright_objects, save_prediction, vary_brightness
+from stardist.models import Config2D, StarDist2D
+from stardist.models.model2d import StarDistData2D
+
+from cellbasin.metrics import average_precision
+from cellbasin.resize import resize, resize_labels
+
+BATCH, PATCH, RATE = 8, 256, 7e-4  # the paper's rate for StarDist
+SCALE = (0.5, 1.5)
+GRID, RAYS = (2, 2), 32
+WANTED = 30.0
+SHOWN = (0.5, 0.75, 0.9)
+VALIDATED = 6  # images of each source that are looked at in training
+
+
+def main() -> int:
+    wanted = runs.arguments(__doc__)
+    config = Config2D(
+        n_rays=RAYS,
+        grid=GRID,
+        n_channel_in=2,
+        train_patch_size=(PATCH, PATCH),
+        train_learning_rate=RATE,
+        train_batch_size=BATCH,
+        train_tensorboard=False,
+    )
+    model = StarDist2D(config, name="model", basedir=str(wanted.out))
+    model.prepare_for_training()
+    saved = tf.train.Checkpoint(network=model.keras_model, optimizer=model.keras_model.optimizer)
+    manager = tf.train.CheckpointManager(saved, str(wanted.out / "checkpoint"), max_to_keep=1)
+    if manager.latest_checkpoint:
+        saved.restore(manager.latest_checkpoint)
+
+    def read(split: str, limit: int | None = wanted.limit) -> list[Example]:
+        found = examples(split, wanted.only, limit)
+        return [scaled(example) for example in found if not wanted.bright or has_bright_objects(example)]
+
+    if wanted.stage == "train":
+        validation = read("validation", min(wanted.limit or VALIDATED, VALIDATED))
+        train(model, manager, read("train"), validation, wanted)
+        print(runs.verdict(runs.read_log(wanted.out / "log.jsonl")))
+    else:
+        if not manager.latest_checkpoint:
+            sys.exit(f"{wanted.out}: found no checkpoint; train first")
+        predict(model, read("validation"), read("test"), wanted)
+    return 0
+
+
+def scaled(example: Example) -> Example:
+    """Brightness as StarDist takes it: percentiles 1 and 99.8 of every channel become 0 and 1."""
+    low, high = np.percentile(example.image, (1, 99.8), axis=(1, 2), keepdims=True)
+    image = ((example.image - low) / np.maximum(high - low, 1e-6)).astype(np.float16)
+    return Example(example.source, example.name, image, example.labels, example.diameter)
+
+
+def batch(found: Sequence[Example], odds: np.ndarray, seed: int) -> tuple[np.ndarray, tuple]:
+    """Batch number `seed`: depends on nothing else, so that a stopped run goes on as if nothing had happened."""
+    rng = np.random.default_rng(seed)
+    images, labels = [], []
+    for place in rng.choice(len(found), BATCH, p=odds):
+        image, truth = crop(found[place], rng, PATCH, SCALE)
+        images.append(np.moveaxis(vary_brightness(image, rng), 0, -1))
+        labels.append(np.where(truth == IGNORE, -1, truth))
+    data = StarDistData2D(images, labels, BATCH, RAYS, 1, patch_size=(PATCH, PATCH), grid=GRID)
+    (pixels,), targets = data[0]
+    return pixels, targets
+
+
+def train(model: StarDist2D, manager: tf.train.CheckpointManager, found, validation, wanted) -> None:
+    """Train until the time is spent; every few minutes validate, and keep what is needed to go on."""
+    network, budget, odds = model.keras_model, 60 * wanted.minutes, chances(found)
+    log = runs.read_log(wanted.out / "log.jsonl")
+    step, seconds = (log[-1]["step"], log[-1]["seconds"]) if log else (0, 0.0)
+    losses: list[float] = []
+    due = seconds + 60 * wanted.every
+    while seconds < budget:
+        started = time.perf_counter()
+        network.optimizer.learning_rate.assign(runs.rate(step, seconds, budget, RATE))
+        losses.append(network.train_on_batch(*batch(found, odds, step), return_dict=True)["loss"])
+        step, seconds = step + 1, seconds + time.perf_counter() - started
+        if seconds >= min(due, budget):
+            scores = validate(model, validation)
+            manager.save()
+            line = {"step": step, "seconds": seconds, "loss": float(np.mean(losses)), **scores}
+            runs.append(wanted.out, {**line, "pieces": step * BATCH, "validation_images": len(validation)})
+            losses, due = [], seconds + 60 * wanted.every
+
+
+def segment(model: StarDist2D, example: Example, diameter: float | None = None) -> np.ndarray:
+    """Labels int32 (Y, X); with a diameter the image is resized so that it becomes 30 px."""
+    image, shape = example.image.astype(np.float32), example.labels.shape
+    if diameter:
+        size = tuple(max(32, round(n * WANTED / diameter)) for n in shape)
+        image = resize(image, size)
+    pixels = np.moveaxis(image, 0, -1)
+    tiles = (-(-image.shape[1] // 1024), -(-image.shape[2] // 1024), 1)
+    labels, _ = model.predict_instances(pixels, n_tiles=tiles, show_tile_progress=False, predict_kwargs={"verbose": 0})
+    labels = labels.astype(np.int32)
+    return resize_labels(labels, shape) if diameter else labels
+
+
+def validate(model: StarDist2D, validation: Sequence[Example]) -> dict[str, float]:
+    """Mean AP of the validation images at native size, with the present thresholds."""
+    scores = [average_precision(e.labels, segment(model, e), SHOWN, IGNORE) for e in validation]
+    return {f"ap{round(100 * t)}": float(value) for t, value in zip(SHOWN, np.mean(scores, axis=0), strict=True)}
+
+
+def predict(model: StarDist2D, validation: Sequence[Example], test: Sequence[Example], wanted) -> None:
+    """Choose the thresholds on validation, then segment the test images."""
+    told = wanted.diameter == "true"
+    images, truths = [], []
+    for example in validation:
+        size = tuple(max(32, round(n * WANTED / example.diameter)) for n in example.labels.shape)
+        resized = told and example.diameter > 0
+        image = example.image.astype(np.float32)
+        images.append(np.moveaxis(resize(image, size) if resized else image, 0, -1))
+        labels = np.where(example.labels == IGNORE, 0, example.labels).astype(np.int32)
+        truths.append(resize_labels(labels, size) if resized else labels)
+    chosen = model.optimize_thresholds(images, truths, save_to_json=False, predict_kwargs={"verbose": 0})
+    scores = validate(model, validation) if not told else {}
+    folder = wanted.out / ("predictions-true-diameter" if told else "predictions")
+    for example in test:
+        diameter = example.diameter if told and example.diameter > 0 else None
+        started = time.perf_counter()
+        labels = segment(model, example, diameter)
+        save_prediction(folder, example, labels, time.perf_counter() - started, diameter or float("nan"))
+    log = runs.read_log(wanted.out / "log.jsonl")
+    settings = {
+        "thresholds": chosen,
+        "rate": RATE,
+        "batch": BATCH,
+        "patch": PATCH,
+        "steps": log[-1]["step"],
+        "rose_in_last_quarter": runs.last_rise(log),
+        **{f"validation_{name}": round(value, 4) for name, value in scores.items()},
+        **{name: version(name) for name in ("stardist", "tensorflow-cpu")},
+    }
+    title = "StarDist" + (", true diameter" if told else "")
+    about = {"title": title, "training_hours": log[-1]["seconds"] / 3600, "settings": settings}
+    (folder / "about.json").write_text(json.dumps(about, indent=1))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
