@@ -310,7 +310,7 @@ BAD: dict[str, tuple[str, Callable[[Path], object], str]] = {
     "bool": ("a.npy", lambda path: np.save(path, np.zeros((9, 9), bool)), "bool"),
     "one axis": ("a.npy", lambda path: np.save(path, np.zeros(9)), "shape"),
     "five axes": ("a.npy", lambda path: np.save(path, np.zeros((2, 3, 4, 50, 60))), "ambiguous"),
-    "zip named npy": ("a.npy", lambda path: path.write_bytes(b"PK\3\4" + bytes(40)), "begins with"),
+    "zip named npy": ("a.npy", lambda path: path.write_bytes(b"PK\3\4" + bytes(40)), "not a zip file"),
     "header only": ("a.tif", lambda path: path.write_bytes(b"II*\0\x08\0\0\0"), "a.tif"),
 }
 

@@ -35,6 +35,7 @@ from cellbasin.cli.flags import (
 )
 
 if TYPE_CHECKING:
+    from cellbasin.image import Image
     from cellbasin.model import Model
     from cellbasin.options import Options
     from cellbasin.results import Segmentation
@@ -74,6 +75,8 @@ def segment(
     flags: SegmentFlags = None,
 ) -> int:
     """Segment images; writes NAME_masks.tif for each and prints one line.
+
+    Of a file with several positions or time points, each is segmented: NAME_p2_t05_masks.tif.
 
     Results that are there already are replaced, images never. One bad image does not stop the others.
     """
@@ -189,7 +192,7 @@ class _Batch:
     def _settle_diameter(self, model: Model) -> None:
         """The diameter for all images; bad ones say so when their turn comes."""
         from cellbasin import size
-        from cellbasin.io import read_image
+        from cellbasin.io import read_frames
 
         chosen = self.images[:: -(-len(self.images) // _ENOUGH)]
         found = []
@@ -197,7 +200,7 @@ class _Batch:
             for path in chosen:
                 bar.begin(f"diameter: {path.name}")
                 try:
-                    image = read_image(path, axes=self.options.axes)
+                    _, image = next(read_frames(path, axes=self.options.axes))
                     result = model.segment(image, options=self.options, progress=bar.tell)
                 except (ValueError, TypeError, OSError, MemoryError):
                     continue
@@ -210,29 +213,45 @@ class _Batch:
             self._say(f"diameter for all images: {diameter:.1f} px, the median of {len(found)} estimates")
 
     def _one(self, model: Model, path: Path, bar: Bar) -> None:
-        from cellbasin.io import WriteError, check_dimensions, read_image, save
+        """Every image of a file; what cannot be read ends the file, what cannot be segmented only the frame."""
+        from cellbasin.io import read_frames
 
         try:
-            image = read_image(path, axes=self.options.axes)
-            check_dimensions(self.what, image)
-            result = model.segment(image, options=self.options, progress=bar.tell)
-            bar.tell("writing", 0.0)
-            files = save(result, image, self.stem(path), self.what)
-        except WriteError as error:
-            self._failed(path, error)
-            self.full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+            for frame, image in read_frames(path, axes=self.options.axes):
+                self._frame(model, path, frame, image, bar)
+                if self.full:
+                    return
         except (ValueError, TypeError, OSError, MemoryError) as error:
             if os.environ.get("CELLBASIN_DEBUG"):
                 raise
             self._failed(path, error)
-        else:
-            self._done(path, result, files)
 
-    def _done(self, path: Path, result: Segmentation, files: list[Path]) -> None:
+    def _frame(self, model: Model, path: Path, frame: str, image: Image, bar: Bar) -> None:
+        from cellbasin.io import WriteError, check_dimensions, save
+
+        try:
+            if frame:
+                bar.begin(f"{path.name} {frame[1:]}")
+            check_dimensions(self.what, image)
+            result = model.segment(image, options=self.options, progress=bar.tell)
+            bar.tell("writing", 0.0)
+            files = save(result, image, Path(f"{self.stem(path)}{frame}"), self.what)
+        except WriteError as error:
+            self._failed(path, error, frame)
+            self.full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
+        except (ValueError, TypeError, OSError, MemoryError) as error:
+            if os.environ.get("CELLBASIN_DEBUG"):
+                raise
+            self._failed(path, error, frame)
+        else:
+            self._done(path, frame, result, files)
+
+    def _done(self, path: Path, frame: str, result: Segmentation, files: list[Path]) -> None:
         facts = result.provenance
         self.records.append(
             {
                 "image": path,
+                **({"frame": frame[1:]} if frame else {}),
                 "status": "done",
                 "count": len(result),
                 "diameter": result.diameter,
@@ -245,7 +264,7 @@ class _Batch:
         )
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         self._say(
-            f"{path}: {len(result)} objects, diameter {result.diameter:.1f} px "
+            f"{path}{' ' * bool(frame)}{frame[1:]}: {len(result)} objects, diameter {result.diameter:.1f} px "
             f"({facts['diameter_source']}), {facts['seconds']:.2f} s, {files[0]}{more}"
         )
 
@@ -253,11 +272,12 @@ class _Batch:
         if not self.quiet:
             print(line, file=sys.stderr if self.told_on_stderr else sys.stdout, flush=True)
 
-    def _failed(self, path: Path, error: BaseException) -> None:
+    def _failed(self, path: Path, error: BaseException, frame: str = "") -> None:
         text = one_line(error)
-        message = text if text.startswith(str(path)) else f"{path}: {text}"
+        message = text if text.startswith(str(path)) else f"{path}{' ' * bool(frame)}{frame[1:]}: {text}"
         print_error(message)
-        self.records.append({"image": path, "status": "failed", "error": message})
+        named = {"frame": frame[1:]} if frame else {}
+        self.records.append({"image": path, **named, "status": "failed", "error": message})
 
     def exit_code(self) -> int:
         """0 all done, 1 some, 2 none, 130 interrupted."""

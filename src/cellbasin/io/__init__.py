@@ -6,7 +6,7 @@ from .errors import ReadError, WriteError
 from .find import Record, find_images, find_pairs, natural_key, read_index
 from .outputs import OUTPUTS, Output, check_dimensions, check_outputs, save
 from .overlay import display, flow_colours, overlay
-from .read import SUFFIXES, read_image, read_labels
+from .read import SUFFIXES, count_positions, read_frames, read_image, read_labels
 from .vector import write_geojson, write_outlines_text, write_rois
 from .write import write_flows, write_labels, write_overlay, write_parquet, write_seg, write_table
 
@@ -20,12 +20,14 @@ __all__ = [
     "atomic",
     "check_dimensions",
     "check_outputs",
+    "count_positions",
     "display",
     "find_images",
     "find_pairs",
     "flow_colours",
     "natural_key",
     "overlay",
+    "read_frames",
     "read_image",
     "read_index",
     "read_labels",

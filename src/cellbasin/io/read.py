@@ -1,8 +1,11 @@
-"""Read one image or label image from a file, whole or not at all."""
+"""Read images and label images from files, whole or not at all."""
 
 from __future__ import annotations
 
 import os
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -10,29 +13,39 @@ import numpy as np
 from cellbasin.image import Image, as_image
 
 from .errors import ReadError
+from .microscopes import MICROSCOPES
 from .pictures import read_picture
 from .raw import Raw, check_decoded_size
-from .tiff import read_tiff
+from .tiff import read_tiff, tiff_positions
 
-SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".npy")
-"""Endings of files that `read_image` reads, in any case; the first bytes, not the ending, tell the format."""
+SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".npy", ".npz", ".zarr", ".nd2", ".czi", ".lif")
+"""Endings of files (.zarr: folders) that are read, in any case; the first bytes, not the ending, tell the format."""
+
+ZARR_MARKERS = (".zgroup", ".zarray", ".zattrs", "zarr.json")
+"""Files that make a folder a Zarr group or array."""
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"\xff\xd8\xff", "JPEG"),
     (b"BM", "BMP"),
     (b"\x93NUMPY", "NPY"),
+    (b"PK\x03\x04", "NPZ"),
+    (b"\xda\xce\xbe\x0a", "ND2"),
+    (b"\x00\x00\x00\x0cjP  ", "ND2"),
+    (b"ZISRAWFILE", "CZI"),
+    (b"\x70\x00\x00\x00", "LIF"),
     *((magic, "TIFF") for magic in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")),
 )
 
 
-def read_image(path: str | os.PathLike[str], axes: str | None = None) -> Image:
-    """Read an image: TIFF (ImageJ, OME, BigTIFF, compressed), PNG, JPEG, BMP or NPY.
+def read_image(path: str | os.PathLike[str], axes: str | None = None, position: int | None = None) -> Image:
+    """Read one image: TIFF (ImageJ, OME, BigTIFF, compressed), PNG, JPEG, BMP, NPY, NPZ, OME-Zarr, ND2, CZI or LIF.
 
     Parameters
     ----------
-    path : the file. Of a TIFF file with several series the first is read.
+    path : the file, or the folder of an OME-Zarr image. Of a pyramid the largest level is read.
     axes : a letter per axis (T, C, S, Z, Y, X), instead of what the file says or its shape suggests.
+    position : number of the image, from 0, in a file that holds several (positions, scenes).
 
     Returns
     -------
@@ -43,8 +56,8 @@ def read_image(path: str | os.PathLike[str], axes: str | None = None) -> Image:
     Raises
     ------
     ReadError for a file that is missing, damaged, cut short, of another format, without pixels, whose axes
-    cannot be told, or
-        that unpacks to more than 2 GiB and 100 times its size.
+    cannot be told, that holds several images and no position is given, or that unpacks to more than 2 GiB and
+    100 times its size.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -54,15 +67,85 @@ def read_image(path: str | os.PathLike[str], axes: str | None = None) -> Image:
     ('cells', 'YX', 'uint16')
     """
     path = Path(path)
-    raw = _decode(path, indices=False)
-    array = raw.array
-    known = axes.upper() if axes is not None else raw.axes
-    array, known = _squeeze(array, known)
+    count = count_positions(path)
+    if position is None and count > 1:
+        raise ReadError(
+            f"{path}: found {count} images in one file; expected one: say which with position=0..{count - 1}"
+        )
+    if position is not None and not 0 <= position < count:
+        raise ReadError(f"{path}: found {count} images, expected one of number {position}: count from 0")
+    return _image(path, _decode(path, position or 0, indices=False), axes)
+
+
+def read_frames(path: str | os.PathLike[str], axes: str | None = None) -> Iterator[tuple[str, Image]]:
+    """Read every image of a file, one after the other: positions, and the time points of each.
+
+    Parameters
+    ----------
+    path, axes : as in `read_image`.
+
+    Yields
+    ------
+    (name, Image) : name is "" where the file holds one image, else what tells them apart, such as "_p2", "_t05"
+        or "_p2_t05", numbered from 1; Image as of `read_image`, without the axis T.
+
+    Raises
+    ------
+    ReadError as `read_image`, when a frame's turn comes.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(folder + "/film.npy", np.zeros((2, 64, 80), np.uint16))
+    ...     [(name, image.axes) for name, image in read_frames(folder + "/film.npy", axes="TYX")]
+    [('_t1', 'YX'), ('_t2', 'YX')]
+    """
+    path = Path(path)
+    count = count_positions(path)
+    for position in range(count):
+        image = _image(path, _decode(path, position, indices=False), axes)
+        named = f"_p{position + 1:0{len(str(count))}}" if count > 1 else ""
+        for moment, frame in _moments(image):
+            yield named + moment, frame
+
+
+def count_positions(path: str | os.PathLike[str]) -> int:
+    """Number of images (positions, scenes) in a file; time points are not counted.
+
+    Raises
+    ------
+    ReadError as `read_image`.
+    """
+    path = Path(path)
+    with _told(path):
+        kind = _kind(path)
+        if kind == "TIFF":
+            return tiff_positions(path)
+        if kind == "ZARR":
+            from .ome_zarr import zarr_positions
+
+            return len(zarr_positions(path))
+        return MICROSCOPES[kind].count(path) if kind in MICROSCOPES else 1
+
+
+def _image(path: Path, raw: Raw, axes: str | None) -> Image:
+    array, known = _squeeze(raw.array, axes.upper() if axes is not None else raw.axes)
     try:
         image = as_image(array, known)
         return Image(array, image.axes, _voxel_size(raw, image.spatial_axes), path.stem)
     except (ValueError, TypeError) as error:
         raise ReadError(f"{path}: {error}") from error
+
+
+def _moments(image: Image) -> Iterator[tuple[str, Image]]:
+    """The time points of an image."""
+    if "T" not in image.axes:
+        yield "", image
+        return
+    place = image.axes.index("T")
+    count, axes = image.array.shape[place], image.axes.replace("T", "")
+    for moment in range(count):
+        array = image.array.take(moment, axis=place)
+        yield f"_t{moment + 1:0{len(str(count))}}", Image(array, axes, image.voxel_size, image.name)
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
@@ -101,15 +184,30 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     return labels
 
 
-def _decode(path: Path, *, indices: bool) -> Raw:
-    """Read a file with the reader for its first bytes; everything that goes wrong becomes a ReadError."""
-    try:
+def _decode(path: Path, position: int = 0, *, indices: bool) -> Raw:
+    """Read an image of a file with the reader for its first bytes."""
+    with _told(path):
         kind = _kind(path)
         if kind == "TIFF":
-            return _native(read_tiff(path))
+            return _native(read_tiff(path, position))
         if kind == "NPY":
             return _native(_read_npy(path))
+        if kind == "NPZ":
+            return _native(_read_npz(path))
+        if kind == "ZARR":
+            from .ome_zarr import read_zarr, zarr_positions
+
+            return _native(read_zarr(path, zarr_positions(path)[position]))
+        if kind in MICROSCOPES:
+            return _native(MICROSCOPES[kind].read(path, position))
         return read_picture(path, kind, indices=indices)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Everything that goes wrong with a file becomes a ReadError."""
+    try:
+        yield
     except ReadError:
         raise
     except MemoryError as error:
@@ -126,6 +224,8 @@ def _decode(path: Path, *, indices: bool) -> Raw:
 def _kind(path: Path) -> str:
     """Format of a file by its first bytes, after asking the plain questions."""
     if path.is_dir():
+        if any((path / marker).is_file() for marker in ZARR_MARKERS):
+            return "ZARR"
         raise ReadError(f"{path}: found a folder; expected an image file")
     if not path.exists():
         raise ReadError(f"{path}: no such file; expected an image: check the name")
@@ -134,7 +234,7 @@ def _kind(path: Path) -> str:
             f"{path}: found a file ending in {path.suffix!r}; expected one of {' '.join(SUFFIXES)}: save it as TIFF"
         )
     with path.open("rb") as file:
-        start = file.read(8)
+        start = file.read(16)
     if not start:
         raise ReadError(f"{path}: found an empty file; expected an image: copy it again")
     for magic, kind in _MAGIC:
@@ -142,7 +242,7 @@ def _kind(path: Path) -> str:
             return kind
     raise ReadError(
         f"{path}: found a file that begins with {start!r}, which no image does; "
-        "expected TIFF, PNG, JPEG, BMP or NPY inside"
+        "expected TIFF, PNG, JPEG, BMP, NPY, NPZ, ND2, CZI or LIF inside"
     )
 
 
@@ -152,6 +252,19 @@ def _read_npy(path: Path) -> Raw:
     )  # mapping fails when the file is shorter than its header says
     check_decoded_size(path, mapped.shape, mapped.dtype.itemsize)
     return Raw(np.array(mapped))
+
+
+def _read_npz(path: Path) -> Raw:
+    with zipfile.ZipFile(path) as archive:
+        names = [entry.filename for entry in archive.infolist()]
+        if len(names) != 1:
+            listed = ", ".join(name.removesuffix(".npy") for name in names[:5]) or "nothing"
+            raise ReadError(f"{path}: found {len(names)} arrays ({listed}); expected one: save the image by itself")
+        check_decoded_size(path, (archive.infolist()[0].file_size,), 1)
+    with np.load(path, allow_pickle=False) as arrays:
+        (array,) = arrays.values()
+    check_decoded_size(path, array.shape, array.dtype.itemsize)
+    return Raw(array)
 
 
 def _native(raw: Raw) -> Raw:

@@ -1,4 +1,4 @@
-"""TIFF through tifffile: the first series, with axes and voxel size, never half of it."""
+"""TIFF through tifffile: one image of it, with axes and voxel size, never half of it."""
 
 from __future__ import annotations
 
@@ -34,8 +34,19 @@ _DAMAGE = (
 _HARMLESS = ("GDAL_NODATA", "GeoKey")
 
 
-def read_tiff(path: Path) -> Raw:
-    """Read the first series of a TIFF, BigTIFF, OME-TIFF or ImageJ file, compressed or not.
+def tiff_positions(path: Path) -> int:
+    """Number of images of an OME-TIFF file; of other TIFF files only the first series counts (the rest are thumbnails).
+
+    Raises
+    ------
+    ReadError when there is no image, or whatever tifffile raises for a damaged file.
+    """
+    with _listening(), tifffile.TiffFile(path) as tif:
+        return len(_positions(path, tif))
+
+
+def read_tiff(path: Path, position: int = 0) -> Raw:
+    """Read an image of a TIFF, BigTIFF, OME-TIFF or ImageJ file, compressed or not; of a pyramid the largest level.
 
     Returns
     -------
@@ -47,9 +58,7 @@ def read_tiff(path: Path) -> Raw:
     ReadError when data are missing, or whatever tifffile and its codecs raise for a damaged file.
     """
     with _listening() as complaints, tifffile.TiffFile(path) as tif:
-        if not tif.series:
-            raise ReadError(f"{path}: found a TIFF file without any image in it; expected at least one")
-        series = tif.series[0]
+        series = _positions(path, tif)[position]
         check_decoded_size(path, series.shape, series.dtype.itemsize)
         check_structure(path, tif, series)
         array, axes = series.asarray(), series.axes
@@ -65,6 +74,15 @@ def read_tiff(path: Path) -> Raw:
     if len(axes) != array.ndim or set(axes) - set("TCSZYX"):
         return Raw(array, None, sizes)
     return Raw(array, axes, sizes)
+
+
+def _positions(path: Path, tif: Any) -> list[Any]:
+    if not tif.series:
+        raise ReadError(f"{path}: found a TIFF file without any image in it; expected at least one")
+    first = tif.series[0]
+    if not tif.is_ome:
+        return [first]
+    return [series for series in tif.series if series.axes == first.axes and series.dtype == first.dtype]
 
 
 @contextlib.contextmanager

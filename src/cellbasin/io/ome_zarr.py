@@ -1,0 +1,108 @@
+"""OME-Zarr (0.1 to 0.5, Zarr 2 and 3): images out of folders of chunks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import zarr
+
+from .errors import ReadError
+from .raw import Raw, check_decoded_size
+
+_UNITS = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6, "angstrom": 1e-4}
+_OLDEST_AXES = "tczyx"  # of 0.1 and 0.2, which did not name them
+
+
+def zarr_positions(path: Path) -> list[str]:
+    """Where in a Zarr folder its images are: [""] for one image, more for a collection as bioformats2raw writes it.
+
+    Raises
+    ------
+    ReadError for plates and for groups that hold no image.
+    """
+    node = zarr.open(path, mode="r")
+    if isinstance(node, zarr.Array):
+        return [""]
+    facts = _facts(node)
+    if "multiscales" in facts:
+        return [""]
+    if "plate" in facts or "well" in facts:
+        raise ReadError(
+            f"{path}: found a plate or well of OME-Zarr; expected an image: name one of its fields, such as A/1/0"
+        )
+    names = sorted((name for name, _ in node.groups() if name.isdigit()), key=int)
+    found = [name for name in names if "multiscales" in _facts(node[name])]
+    if not found:
+        raise ReadError(f"{path}: found a Zarr group without an image (no multiscales); expected OME-Zarr")
+    return found
+
+
+def read_zarr(path: Path, position: str = "") -> Raw:
+    """Read the largest level of an OME-Zarr image, or a plain Zarr array.
+
+    Returns
+    -------
+    Raw : axes None where the array does not name them.
+
+    Raises
+    ------
+    ReadError, or whatever zarr raises for damaged metadata and chunks.
+    """
+    node = zarr.open(path / position, mode="r")
+    if isinstance(node, zarr.Array):
+        return Raw(_pixels(path, node), _letters(getattr(node.metadata, "dimension_names", None)))
+    scales = _facts(node).get("multiscales")
+    first = scales[0] if isinstance(scales, Sequence) and scales else None
+    if not isinstance(first, Mapping) or not first.get("datasets"):
+        raise ReadError(f"{path}: found a Zarr group without an image (no multiscales); expected OME-Zarr")
+    level = first["datasets"][0]
+    array = node[_inside(path, str(level["path"]))]
+    if not isinstance(array, zarr.Array):
+        raise ReadError(f"{path}: found a group where level {level['path']!r} should be; expected an array")
+    axes = first.get("axes") or list(_OLDEST_AXES)[-array.ndim :]
+    names = [axis["name"] if isinstance(axis, Mapping) else axis for axis in axes]
+    return Raw(_pixels(path, array), _letters(names), _sizes(axes, names, [level, first]))
+
+
+def _facts(group: Any) -> Mapping[str, Any]:
+    """The OME metadata of a group, which 0.5 keeps one level deeper."""
+    attributes = dict(group.attrs)
+    deeper = attributes.get("ome")
+    return deeper if isinstance(deeper, Mapping) else attributes
+
+
+def _inside(path: Path, name: str) -> str:
+    """A dataset's path, which must not lead out of the folder."""
+    parts = PurePosixPath(name).parts
+    if not parts or name.startswith("/") or ".." in parts or "\\" in name:
+        raise ReadError(f"{path}: found the level {name!r}, which leads out of the folder; expected a name in it")
+    return name
+
+
+def _pixels(path: Path, array: Any) -> Any:
+    check_decoded_size(path, array.shape, array.dtype.itemsize)
+    return array[...]
+
+
+def _letters(names: Sequence[Any] | None) -> str | None:
+    if not names or not all(isinstance(name, str) for name in names):
+        return None
+    letters = "".join(name.upper() for name in names)
+    return letters if len(letters) == len(names) and not set(letters) - set("TCZYX") else None
+
+
+def _sizes(axes: Sequence[Any], names: Sequence[Any], holders: Sequence[Any]) -> dict[str, float]:
+    """µm by axis letter: the product of the scales of the level and of the whole pyramid."""
+    units = [_UNITS.get(axis.get("unit", "")) if isinstance(axis, Mapping) else None for axis in axes]
+    factors = [1.0] * len(names)
+    stated = False
+    for holder in holders:
+        for transformation in holder.get("coordinateTransformations") or []:
+            scale = transformation.get("scale") if transformation.get("type") == "scale" else None
+            if isinstance(scale, Sequence) and len(scale) == len(factors):
+                factors = [factor * float(value) for factor, value in zip(factors, scale, strict=True)]
+                stated = True
+    pairs = zip(names, factors, units, strict=False)
+    return {str(n).upper(): f * u for n, f, u in pairs if stated and u and str(n).upper() in "ZYX" and f > 0}
