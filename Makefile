@@ -1,5 +1,6 @@
 # make demo             set up, draw example images (or take IMAGES=path), segment them
 # make test             set up, check style, types and layers, run all tests
+# make figures          docs/figures and docs/comparison.md from docs/results and docs/runs
 # make lint             the checks alone        make clean             remove what these made
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 OUTPUT := output
 SAVE := labels,outlines,overlay
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint figures clean
 
 demo: $(VENV)/.base
 ifdef IMAGES
@@ -27,6 +28,11 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+figures: $(VENV)/.dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt scikit-learn
+	@$(BIN)/python benchmarks/figures.py
+	@$(BIN)/python benchmarks/compare.py
 
 clean:
 	rm -rf $(VENV) $(OUTPUT) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

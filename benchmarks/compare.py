@@ -85,13 +85,17 @@ def score_table(results: Sequence[MethodResult], threshold: float) -> str:
     rows = []
     for source in first.sources:
         parts = [result.evaluation.of(source).images for result in results]
-        intervals = [bootstrap_interval([image.average_precision[place] for image in part]) for part in parts]
-        rows.append([f"{source} ({len(parts[0])})", *map(str, intervals)])
+        values = [[image.average_precision[place] for image in part] for part in parts]
+        rows.append([f"{source} ({len(parts[0])})", *map(_interval, values)])
     over = [result.evaluation.at(threshold) for result in results]
     rows.append([f"**all images** ({len(first.images)})", *(str(images) for images, _ in over)])
     rows.append(["**mean over sources**", *(str(sources) for _, sources in over)])
     header = ["source (images)", *(result.title for result in results)]
     return f"## AP@{threshold}\n\n{markdown(header, rows)}\n"
+
+
+def _interval(values: Sequence[float]) -> str:
+    return str(bootstrap_interval(values)) if len(values) > 1 else f"{values[0]:.3f}"
 
 
 def difference_table(results: Sequence[MethodResult]) -> str:

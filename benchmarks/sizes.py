@@ -3,7 +3,7 @@
     python benchmarks/sizes.py                         the shipped model on the test split
     python benchmarks/sizes.py --split validation      images split off the training images
 
-Writes output/sizes.md, and output/sizes.json for `benchmarks/figures.py`.
+Writes output/sizes.md and, for `benchmarks/figures.py`, sizes.json: of the test split to docs/results/.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import numpy as np
 from bench import markdown, say
 from inputs import data_root
 from looks import SHOWN, log_look
+from results import RESULTS
 
 from cellbasin import size
 from cellbasin.evaluation import Evaluation, ImageScore, channels_of, evaluate, read_pair
@@ -53,7 +54,8 @@ def main() -> int:
     text = "\n\n".join([size_table(automatic.images, single), diameter_table(ways)]) + "\n"
     arguments.out.mkdir(parents=True, exist_ok=True)
     (arguments.out / "sizes.md").write_text(text)
-    (arguments.out / "sizes.json").write_text(json.dumps(as_points(automatic.images, single)))
+    points = RESULTS / "sizes.json" if arguments.split == "test" else arguments.out / "sizes.json"
+    points.write_text(json.dumps(as_points(automatic.images, single)))
     print(text)
     return 0
 

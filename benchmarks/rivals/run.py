@@ -24,7 +24,7 @@ from bench import say
 from data import export_all
 from images import FOLDER, ROOT
 from results import RESULTS
-from runs import handed_on, options
+from runs import handed_on, options, predictions
 from score import keep
 from upstream import set_up
 
@@ -73,8 +73,7 @@ def main() -> int:
     if "score" in stages:
         told = "-true-diameter" if wanted.diameter == "true" else ""
         part = bool(wanted.only or wanted.limit or wanted.bright)
-        predictions = wanted.out / f"predictions{told}"
-        result = keep(wanted.rival + told, predictions, wanted.out if part else RESULTS, everything=not part)
+        result = keep(wanted.rival + told, predictions(wanted), wanted.out if part else RESULTS, everything=not part)
         for threshold in (0.5, 0.75, 0.9):
             images, sources = result.evaluation.at(threshold)
             print(f"AP@{threshold}: {images} over images, {sources} over sources")

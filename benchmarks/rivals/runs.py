@@ -9,7 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,41 @@ def read_log(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
 
-def rate(step: int, seconds: float, budget: float, peak: float) -> float:
-    """Learning rate: a linear warm-up, `peak`, and a linear fall over the last fifth of the time."""
-    left = max(0.0, 1 - seconds / budget)
-    return peak * min(1.0, (step + 1) / WARMUP) * min(1.0, left / COOLDOWN)
+def train(
+    wanted: argparse.Namespace,
+    learn: Callable[[int, float], float],
+    keep: Callable[[], None],
+    validate: Callable[[], Mapping[str, float]],
+) -> None:
+    """Train until the time is spent, and print the validation curve.
+
+    learn: takes the number of the step and the part of the time that is spent, 0..1; returns the loss. keep: writes
+    what is needed to go on. validate: returns scores, "ap50" among them. Both are called every few minutes.
+    """
+    spent = wanted.out / "spent.json"
+    step, seconds = json.loads(spent.read_text()) if spent.exists() else (0, 0.0)
+    budget, losses = 60 * wanted.minutes, []
+    due = seconds + 60 * wanted.every
+    while seconds < budget:
+        started = time.perf_counter()
+        losses.append(learn(step, seconds / budget))
+        step, seconds = step + 1, seconds + time.perf_counter() - started
+        if seconds >= min(due, budget):
+            keep()
+            spent.write_text(json.dumps([step, seconds]))
+            mean = sum(losses) / len(losses)
+            append(wanted.out, {"step": step, "seconds": seconds, "loss": mean, **validate()})
+            losses, due = [], seconds + 60 * wanted.every
+    print(verdict(read_log(wanted.out / "log.jsonl")))
+
+
+def rate(step: int, progress: float, peak: float) -> float:
+    """Learning rate: a linear warm-up, `peak`, and a linear fall over the last fifth of the time (progress 0..1).
+
+    >>> rate(0, 0, 1.0), rate(10_000, 0.5, 1.0), round(rate(10_000, 0.9, 1.0), 3)
+    (0.002, 1.0, 0.5)
+    """
+    return peak * min(1.0, (step + 1) / WARMUP) * min(1.0, max(0.0, 1 - progress) / COOLDOWN)
 
 
 def last_rise(log: Sequence[Mapping[str, Any]], score: str = "ap50") -> float:
@@ -80,6 +112,20 @@ def last_rise(log: Sequence[Mapping[str, Any]], score: str = "ap50") -> float:
     end = points[-1][0]
     before = [value for seconds, value in points if seconds <= 0.75 * end]
     return round(max(value for _, value in points) - max(before), 6) if before else float("inf")
+
+
+def predictions(wanted: argparse.Namespace) -> Path:
+    """Where predicted labels go."""
+    return wanted.out / ("predictions-true-diameter" if wanted.diameter == "true" else "predictions")
+
+
+def tell_about(wanted: argparse.Namespace, title: str, settings: Mapping[str, Any]) -> None:
+    """Write what `score.py` keeps beside the scores."""
+    log = read_log(wanted.out / "log.jsonl")
+    title += ", true diameter" if wanted.diameter == "true" else ""
+    run = {"steps": log[-1]["step"], "rose_in_last_quarter": last_rise(log)}
+    about = {"title": title, "training_hours": log[-1]["seconds"] / 3600, "settings": {**run, **settings}}
+    (predictions(wanted) / "about.json").write_text(json.dumps(about, indent=1))
 
 
 def verdict(log: Sequence[Mapping[str, Any]], score: str = "ap50") -> str:

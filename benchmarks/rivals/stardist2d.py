@@ -12,7 +12,6 @@ is ours, so that training can stop and go on. Both thresholds are chosen by Star
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Sequence
@@ -59,9 +58,14 @@ def main() -> int:
         return [scaled(example) for example in found if not wanted.bright or has_bright_objects(example)]
 
     if wanted.stage == "train":
-        validation = read("validation", min(wanted.limit or VALIDATED, VALIDATED))
-        train(model, manager, read("train"), validation, wanted)
-        print(runs.verdict(runs.read_log(wanted.out / "log.jsonl")))
+        found, few = read("train"), read("validation", min(wanted.limit or VALIDATED, VALIDATED))
+        odds = chances(found)
+
+        def learn(step: int, progress: float) -> float:
+            model.keras_model.optimizer.learning_rate.assign(runs.rate(step, progress, RATE))
+            return float(model.keras_model.train_on_batch(*batch(found, odds, step), return_dict=True)["loss"])
+
+        runs.train(wanted, learn, manager.save, lambda: validate(model, few))
     else:
         if not manager.latest_checkpoint:
             sys.exit(f"{wanted.out}: found no checkpoint; train first")
@@ -87,26 +91,6 @@ def batch(found: Sequence[Example], odds: np.ndarray, seed: int) -> tuple[np.nda
     data = StarDistData2D(images, labels, BATCH, RAYS, 1, patch_size=(PATCH, PATCH), grid=GRID)
     (pixels,), targets = data[0]
     return pixels, targets
-
-
-def train(model: StarDist2D, manager: tf.train.CheckpointManager, found, validation, wanted) -> None:
-    """Train until the time is spent; every few minutes validate, and keep what is needed to go on."""
-    network, budget, odds = model.keras_model, 60 * wanted.minutes, chances(found)
-    log = runs.read_log(wanted.out / "log.jsonl")
-    step, seconds = (log[-1]["step"], log[-1]["seconds"]) if log else (0, 0.0)
-    losses: list[float] = []
-    due = seconds + 60 * wanted.every
-    while seconds < budget:
-        started = time.perf_counter()
-        network.optimizer.learning_rate.assign(runs.rate(step, seconds, budget, RATE))
-        losses.append(network.train_on_batch(*batch(found, odds, step), return_dict=True)["loss"])
-        step, seconds = step + 1, seconds + time.perf_counter() - started
-        if seconds >= min(due, budget):
-            scores = validate(model, validation)
-            manager.save()
-            line = {"step": step, "seconds": seconds, "loss": float(np.mean(losses)), **scores}
-            runs.append(wanted.out, {**line, "pieces": step * BATCH, "validation_images": len(validation)})
-            losses, due = [], seconds + 60 * wanted.every
 
 
 def segment(model: StarDist2D, example: Example, diameter: float | None = None) -> np.ndarray:
@@ -140,27 +124,15 @@ def predict(model: StarDist2D, validation: Sequence[Example], test: Sequence[Exa
         labels = np.where(example.labels == IGNORE, 0, example.labels).astype(np.int32)
         truths.append(resize_labels(labels, size) if resized else labels)
     chosen = model.optimize_thresholds(images, truths, save_to_json=False, predict_kwargs={"verbose": 0})
-    scores = validate(model, validation) if not told else {}
-    folder = wanted.out / ("predictions-true-diameter" if told else "predictions")
     for example in test:
         diameter = example.diameter if told and example.diameter > 0 else None
         started = time.perf_counter()
         labels = segment(model, example, diameter)
-        save_prediction(folder, example, labels, time.perf_counter() - started, diameter or float("nan"))
-    log = runs.read_log(wanted.out / "log.jsonl")
-    settings = {
-        "thresholds": chosen,
-        "rate": RATE,
-        "batch": BATCH,
-        "patch": PATCH,
-        "steps": log[-1]["step"],
-        "rose_in_last_quarter": runs.last_rise(log),
-        **{f"validation_{name}": round(value, 4) for name, value in scores.items()},
-        **{name: version(name) for name in ("stardist", "tensorflow-cpu")},
-    }
-    title = "StarDist" + (", true diameter" if told else "")
-    about = {"title": title, "training_hours": log[-1]["seconds"] / 3600, "settings": settings}
-    (folder / "about.json").write_text(json.dumps(about, indent=1))
+        seconds = time.perf_counter() - started
+        save_prediction(runs.predictions(wanted), example, labels, seconds, diameter or float("nan"))
+    versions = {name: version(name) for name in ("stardist", "tensorflow-cpu")}
+    settings = {"thresholds": chosen, "rate": RATE, "batch": BATCH, "patch": PATCH, **versions}
+    runs.tell_about(wanted, "StarDist", settings)
 
 
 if __name__ == "__main__":
