@@ -81,9 +81,9 @@ def generate_volume(
     centre, _ = relax(centre, None, np.zeros(number), 0.48 * size, bounds)
     drawn, depth = _draw(rng, shape, centre, size, step)
     labels, old = tidy(drawn)
-    parts = [solid(depth, between(rng, 0.05, 0.3))]
+    parts = [solid(depth, between(rng, 0.03, 0.15))]
     if what == "cells":
-        nucleus = solid(depth / np.float32(_NUCLEUS), between(rng, 0.05, 0.3))
+        nucleus = solid(depth / np.float32(_NUCLEUS), between(rng, 0.03, 0.15))
         parts = [parts[0] * (1 - 0.5 * nucleus), nucleus]
     names = ("nuclei",) if what == "nuclei" else ("cytoplasm", "nuclei")
     image = np.stack([_lit(rng, part, labels, len(old), diameter, anisotropy) for part in parts])
@@ -91,10 +91,10 @@ def generate_volume(
 
 
 def _lit(rng: Generator, body: Field, labels: Labels, number: int, diameter: float, anisotropy: float) -> Field:
-    """What a confocal microscope makes of glowing bodies (Z, Y, X): texture, blur of twice the width along z, haze."""
+    """What a confocal microscope makes of glowing bodies (Z, Y, X): texture, blur that is three times as wide along z, haze."""
     level = np.r_[0.0, brightness(rng, number)].astype(np.float32)[labels]
     texture = np.clip(1 + between(rng, 0, 0.3) * fractal_noise(rng, labels.shape, 0.3 * diameter), 0.2, None)
     sigma = between(rng, 0.5, 1)
-    signal = ndimage.gaussian_filter(body * level * texture, (2 * sigma / anisotropy, sigma, sigma), mode="nearest")
+    signal = ndimage.gaussian_filter(body * level * texture, (3 * sigma / anisotropy, sigma, sigma), mode="nearest")
     haze = between(rng, 0, 0.25) * blur(signal, 0.5 * diameter) + between(rng, 0.02, 0.2)
     return np.asarray(signal + haze, np.float32)
