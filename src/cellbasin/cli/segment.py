@@ -66,7 +66,7 @@ def segment(
             show_default=False,
             help="What to write: labels (_masks.tif, the default), outlines, flows, rois (ImageJ), "
             "geojson (QuPath), "
-            "table (CSV), parquet, coco (JSON), overlay (PNG), seg (Cellpose).",
+            "table (CSV), parquet, coco (JSON), overlay (PNG; of volumes also GIF), seg (Cellpose).",
         ),
     ] = ("labels",),
     json_file: JsonOption = None,

@@ -91,7 +91,7 @@ def generate_volume(
 
 
 def _lit(rng: Generator, body: Field, labels: Labels, number: int, diameter: float, anisotropy: float) -> Field:
-    """What a confocal microscope makes of glowing bodies (Z, Y, X): texture, blur that is three times as wide along z, haze."""
+    """What a confocal microscope shows of glowing bodies (Z, Y, X): texture, blur (thrice as wide along z), haze."""
     level = np.r_[0.0, brightness(rng, number)].astype(np.float32)[labels]
     texture = np.clip(1 + between(rng, 0, 0.3) * fractal_noise(rng, labels.shape, 0.3 * diameter), 0.2, None)
     sigma = between(rng, 0.5, 1)

@@ -13,6 +13,7 @@ from cellbasin.image import Image, as_image
 from cellbasin.results import Segmentation
 
 from .coco import write_coco
+from .montage import write_volume_overlay
 from .vector import write_geojson, write_outlines_text, write_rois
 from .write import write_flows, write_labels, write_overlay, write_parquet, write_seg, write_table
 
@@ -68,6 +69,10 @@ def _coco(path: Path, result: Segmentation, image: Image) -> None:
 
 
 def _overlay(path: Path, result: Segmentation, image: Image) -> None:
+    if result.labels.ndim == 3:
+        anisotropy = float(result.provenance.get("anisotropy", 1.0))
+        write_volume_overlay(path, image, result.labels, anisotropy, _channels(result))
+        return
     write_overlay(path, image, result.labels, _channels(result))
 
 
@@ -87,7 +92,7 @@ OUTPUTS: dict[str, Output] = {
     "table": Output("_objects.csv", _table, "a line of measurements for each object"),
     "parquet": Output("_objects.parquet", _parquet, "the same as Parquet"),
     "coco": Output("_coco.json", _coco, "COCO annotations", _IMAGES),
-    "overlay": Output("_overlay.png", _overlay, "picture with coloured outlines", _IMAGES),
+    "overlay": Output("_overlay.png", _overlay, "picture with coloured outlines; of a volume also a sweep, GIF"),
     "seg": Output("_seg.npy", _seg, "file of Cellpose's own window", _IMAGES),
 }
 """Everything that `save` can write, by name."""
