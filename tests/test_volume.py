@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cellbasin.composed import composed_flows, segment_composed, smooth_flow, trim_surfaces
+from cellbasin.composed import composed_flows, segment_composed, smooth_maps, trim_surfaces
 from cellbasin.flows import labels_to_flows
 from cellbasin.generator import generate_volume
 from cellbasin.image import Image
@@ -90,13 +90,14 @@ def test_surfaces_lie_where_the_probability_has_fallen():
     assert np.array_equal(trim_surfaces(labels, probability, Options(surface_level=0)), labels)
 
 
-def test_smoothing_keeps_the_mean_and_can_be_switched_off():
-    flow = np.random.default_rng(0).normal(size=(3, 8, 9, 10)).astype(np.float32)
-    same = flow.copy()
-    smooth_flow(same, 0.0)
-    assert np.array_equal(same, flow)
-    smooth_flow(same, 1.0)
-    assert same.std() < 0.5 * flow.std()
+def test_smoothing_can_be_switched_off():
+    rng = np.random.default_rng(0)
+    flow, probability = rng.normal(size=(3, 8, 9, 10)).astype(np.float32), rng.random((8, 9, 10), np.float32)
+    same, also = flow.copy(), probability.copy()
+    smooth_maps(same, also, 0.0)
+    assert np.array_equal(same, flow) and np.array_equal(also, probability)
+    smooth_maps(same, also, 1.0)
+    assert same.std() < 0.5 * flow.std() and also.mean() == pytest.approx(probability.mean(), abs=0.02)
 
 
 # ---- slices
@@ -264,7 +265,7 @@ def test_options_of_volumes_out_of_range_are_refused():
         {"direction_weights": (1, 1)},
         {"surface_level": 2},
         {"min_volume": -1},
-        {"flow_smoothing": -1},
+        {"smoothing": -1},
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Options(**wrong)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellbasin.basins import find_basins
-from cellbasin.dynamics import FlowSegmentation, flow_errors, judge, select
+from cellbasin.dynamics import BORDER_LENIENCY, FlowSegmentation, flow_errors, judge, select
 from cellbasin.flows import labels_to_flows
 from cellbasin.labels import areas, fill_small_holes, keep_largest_piece
 from cellbasin.options import Options
@@ -51,20 +51,31 @@ def composed_flows(labels: NDArray[np.int32]) -> NDArray[np.float32]:
     return flow
 
 
-def smooth_flow(flow: NDArray[np.float32], sigma: float) -> None:
-    """Blur each component of a flow (3, Z, Y, X) in place with a Gaussian of `sigma` voxels."""
+def smooth_maps(flow: NDArray[np.float32], probability: NDArray[np.float32], sigma: float) -> None:
+    """Blur flow (3, Z, Y, X) and probability (Z, Y, X) in place with a Gaussian of `sigma` voxels.
+
+    Slices are looked at one by one, so their maps differ from one to the next in ways that objects do not.
+    """
     if sigma > 0:
-        parallel_map(lambda part: ndimage.gaussian_filter(part, sigma, mode="nearest", truncate=3.0, output=part), flow)
+        parts = [*flow, probability]
+        parallel_map(
+            lambda part: ndimage.gaussian_filter(part, sigma, mode="nearest", truncate=3.0, output=part), parts
+        )
 
 
 def segment_composed(
-    flow: NDArray[np.float32], probability: NDArray[np.float32], step: float, options: Options
+    flow: NDArray[np.float32],
+    probability: NDArray[np.float32],
+    step: float,
+    options: Options,
+    border_leniency: float = BORDER_LENIENCY,
 ) -> FlowSegmentation:
     """Find the objects that averaged flows (3, Z, Y, X) of cubes lead to.
 
     As `dynamics.segment_flows`, and: objects end where the probability has fallen to `options.surface_level` of what it
     is inside them; those of less than `options.min_volume` of the median volume are dropped; flows are judged by
-    `composed_flows` and may differ by 1.5 times `options.flow_threshold`. step: length of a step in voxels.
+    `composed_flows` and may differ by 1.5 times `options.flow_threshold`, at the border
+    `border_leniency` times that. step: length of a step in voxels.
     """
     smallest = max(1, options.min_size)
     labels = find_basins(flow, probability, options.probability_threshold, step, 200, smallest)
@@ -72,7 +83,7 @@ def segment_composed(
     labels = keep_largest_piece(trim_surfaces(select(labels, areas(labels) >= smallest), probability, options))
     labels = fill_small_holes(select(labels, not_small(labels, options)), smallest)
     errors = flow_errors(labels, flow, composed_flows(labels))
-    return judge(labels, errors, _LENIENCE * options.flow_threshold or None)
+    return judge(labels, errors, _LENIENCE * options.flow_threshold or None, border_leniency)
 
 
 def not_small(labels: NDArray[np.int32], options: Options) -> NDArray[np.bool_]:

@@ -68,9 +68,9 @@ class Options:
     direction_weights: tuple[float, ...] = option(
         (1.0, 1.0, 1.0), "Volumes: how much XY, XZ and YZ slices count in flows and probability."
     )
-    flow_smoothing: float | None = option(
+    smoothing: float | None = option(
         None,
-        "Volumes: flows are blurred by this sigma in pixels; a thirtieth of the diameter when not given.",
+        "Volumes: sigma by which flows and probability are blurred; a thirtieth of the diameter when not given.",
         unit="px",
         low=0.0,
         high=100.0,

@@ -14,10 +14,10 @@ import numpy as np
 from cellbasin.options import Options
 from cellbasin.parallel import parallel_map
 from cellbasin.prediction import FLOW_SCALE, Maps, Predictor, sigmoid
-from cellbasin.resize import linear_taps, resize
-from cellbasin.tiling import Tiling, plan_flipped_tiles, plan_tiles
+from cellbasin.resize import linear_taps
+from cellbasin.tiling import Tiling
 
-_LONGEST_TILE = 320  # pixels; a slice a little larger than a tile is one tile
+_LONGEST_TILE = 320  # pixels; a slice that is not longer is one tile
 _GROUP = 16  # slices at a time: whole cache lines where they are columns of the volume
 _THIN = 10.0  # pixels of the network: a third of an object; of a thinner volume only XY slices show anything
 
@@ -62,10 +62,11 @@ def predict_volume(
     for axis in (k for k in range(3) if counts[k]):
         plane = (cubes[1 if axis == 0 else 0], cubes[1 if axis == 2 else 2])
         tiling = _tiling(predictor, plane, scale, options)
-        for first, images in _slices(pixels, axis, counts[axis], tiling.shape):
+        for first, images in _slices(pixels, axis, counts[axis]):
             tell_group = partial(tell_part, slices=len(images))
-            maps, style = predictor.run_stack(images, tiling, options.batch, tell_group)
-            maps = resize(maps, plane)
+            scaled = predictor.conventions.resize(images, tiling.shape)
+            maps, style = predictor.run_stack(scaled, tiling, options.batch, tell_group)
+            maps = predictor.conventions.resize(maps, plane)
             maps[:, :2] *= np.float32(1 / FLOW_SCALE)
             sigmoid(maps[:, 2])
             _add(maps, first, counts[axis], axis, weights, total)
@@ -87,23 +88,25 @@ def _slice_count(stored: int, cubes: int, scale: float) -> int:
     return min(stored, max(1, round(cubes * scale)))
 
 
-def _tiling(predictor: Predictor, plane: tuple[int, ...], scale: float, options: Options) -> Tiling:
-    shape = (max(1, round(plane[0] * scale)), max(1, round(plane[1] * scale)))
+def _tiling(predictor: Predictor, plane: tuple[int, int], scale: float, options: Options) -> Tiling:
+    rows, columns = (max(1, predictor.conventions.length(length * scale)) for length in plane)
     divisor = max(weights.card.architecture.divisor for weights in predictor.weights)
     if options.augment:
-        return plan_flipped_tiles(shape, options.tile, divisor)
-    return plan_tiles(shape, options.tile, options.overlap, divisor, longest=max(options.tile, _LONGEST_TILE))
+        return predictor.conventions.plan_flipped((rows, columns), options.tile, divisor)
+    whole = -(-max(rows, columns) // divisor) * divisor
+    tile = max(options.tile, whole) if whole <= _LONGEST_TILE else options.tile
+    return predictor.conventions.plan((rows, columns), tile, options.overlap, divisor)
 
 
-def _slices(pixels: np.ndarray, axis: int, count: int, shape: tuple[int, int]) -> Iterator[tuple[int, np.ndarray]]:
-    """Groups of slices (N, 2, *shape) across an axis, each with the number of its first."""
+def _slices(pixels: np.ndarray, axis: int, count: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Groups of slices (N, 2, ...) across an axis, each with the number of its first."""
     start, weight = linear_taps(pixels.shape[1 + axis], count)
     for first in range(0, count, _GROUP):
         group = []
         for n in range(first, min(first + _GROUP, count)):
             rows = [pixels.take(int(start[n]) + tap, 1 + axis) * w for tap, w in enumerate(weight[:, n]) if w]
             group.append(sum(rows[1:], rows[0]))
-        yield first, resize(np.stack(group), shape)
+        yield first, np.stack(group)
 
 
 def _add(maps: np.ndarray, first: int, count: int, axis: int, weights: np.ndarray, total: Maps) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from cellbasin import size
-from cellbasin.composed import not_small, segment_composed, smooth_flow
+from cellbasin.composed import not_small, segment_composed, smooth_maps
 from cellbasin.dynamics import FlowSegmentation, select
 from cellbasin.image import Image
 from cellbasin.labels import diameters, keep_largest_piece
@@ -72,11 +72,10 @@ class VolumeRun:
             self.model, self.pixels, self.diameter, self.anisotropy, options, part_of(self.progress, "network")
         )
         tell(self.progress, "labels", 0.0)
-        sigma = self.diameter / self.model.card.diameter if options.flow_smoothing is None else options.flow_smoothing
-        smooth_flow(maps.flow, sigma)
-        found = segment_composed(
-            maps.flow, maps.probability, max(1.0, self.diameter / self.model.card.diameter), options
-        )
+        sigma = self.diameter / self.model.card.diameter if options.smoothing is None else options.smoothing
+        smooth_maps(maps.flow, maps.probability, sigma)
+        step = max(1.0, self.diameter / self.model.card.diameter)
+        found = segment_composed(maps.flow, maps.probability, step, options, self.model.conventions.border_leniency)
         if maps.probability.shape == shape:
             self.maps = maps
             return found
