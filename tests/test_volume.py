@@ -1,5 +1,9 @@
 """Volumes: maps of slices and how they are averaged, objects from them, the whole way with the shipped model."""
 
+import errno
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -13,6 +17,7 @@ from cellbasin.labels import relabel, split_pieces
 from cellbasin.metrics import average_precision
 from cellbasin.model import Cancelled, load_model
 from cellbasin.options import Options
+from cellbasin.scratch import on_disk
 from cellbasin.slices import cube_shape, predict_volume
 from cellbasin.weights import SHIPPED
 
@@ -283,3 +288,30 @@ def test_planes_alone_linked_through_z(model):
     assert np.array_equal(split_pieces(found.labels), found.labels)
     assert not found.flow[0].any() and len(found.objects["flow_error"]) == len(found)
     assert {stage for stage, _ in told} == {"network", "labels"}
+
+
+@needs_model
+def test_arrays_on_disk_change_nothing(model, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    volume = generate_volume((20, 48, 48), diameter=16, anisotropy=1.5, seed=3).image[0]
+    options = Options(diameter=16, anisotropy=1.5)
+    in_memory = model.segment(volume, "ZYX", options=options)
+    kept = model.segment(volume, "ZYX", options=replace(options, memory=0.0))
+    assert np.array_equal(kept.labels, in_memory.labels) and np.array_equal(kept.flow, in_memory.flow)
+    assert list(tmp_path.iterdir()) == []
+
+
+@needs_model
+def test_a_volume_that_fits_nowhere_is_refused_at_once(model, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
+    with pytest.raises(ValueError, match=r"0\.001 GB of disk space.*--memory"):
+        model.segment(np.zeros((40, 64, 64), np.uint8), "ZYX", options=Options(memory=0.0))
+
+
+def test_a_full_disk_is_an_error_of_the_system(monkeypatch):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full, raising=False)
+    with pytest.raises(OSError, match="No space"):
+        on_disk((4, 4))

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellbasin.parallel import parallel_map
+from cellbasin.scratch import Allocate, in_memory
 
 _DENSE = 3  # pixels that must end at a place for it to belong to a basin (paper)
 _CERTAIN = 0.97**2  # squared length of a flow that is as good as a unit vector
@@ -22,17 +23,18 @@ def find_basins(
     step: float,
     steps: int,
     smallest: int,
+    allocate: Allocate = in_memory,
 ) -> NDArray[np.int32]:
     """Label every pixel inside with the basin that it ends in (0: in none).
 
     flow (D, *spatial) and probability (*spatial) are contiguous. Basins of fewer than `smallest` pixels need not be
-    found.
+    found. allocate: makes an array of 4 (in 2D 3) numbers for every pixel.
     Raises ValueError where a value is not finite.
     """
     dims, shape = probability.ndim, probability.shape
     shape3 = (1,) * (3 - dims) + shape
     margin = (0, 1, 1) if dims == 2 else (1, 1, 1)
-    field = np.zeros((*np.add(shape3, margin), dims + 1), np.float32)
+    field = allocate((*(int(n) for n in np.add(shape3, margin)), dims + 1))
     flow3, probability3 = flow.reshape(dims, *shape3), probability.reshape(shape3)
     ends = np.empty(probability.size, np.int32 if probability.size < 2**31 else np.int64)
     rows = shape3[0] * shape3[1]

@@ -18,14 +18,16 @@ from cellbasin.flows import labels_to_flows
 from cellbasin.labels import areas, fill_small_holes, keep_largest_piece
 from cellbasin.options import Options
 from cellbasin.parallel import parallel_map
+from cellbasin.scratch import Allocate, in_memory
 
 _BINS = 64
+_STEPS = 200  # of a pixel's way, at most (paper)
 # Two estimates that differ make a short flow, which no shape has: good objects of noisy volumes reach 0.61 inside and
 # 1.05 at the border, in clean ones 0.14 and 1.0 (qcanet_8cell, gonuclear_1135, generated volumes).
 _LENIENCE = 1.5
 
 
-def composed_flows(labels: NDArray[np.int32]) -> NDArray[np.float32]:
+def composed_flows(labels: NDArray[np.int32], allocate: Allocate = in_memory) -> NDArray[np.float32]:
     """Average the 2D flows of the slices of labelled objects, as `slices.py` averages the network's.
 
     labels: int32 (Z, Y, X). Returns float32 (3, Z, Y, X), components z, y, x; at most as long as √1.5.
@@ -35,7 +37,7 @@ def composed_flows(labels: NDArray[np.int32]) -> NDArray[np.float32]:
     >>> composed_flows(ball)[2, 1, 1]
     array([ 1.,  0., -1.], dtype=float32)
     """
-    flow = np.zeros((3, *labels.shape), np.float32)
+    flow = allocate((3, *labels.shape))
     for axis in range(3):
         first, second = (other for other in range(3) if other != axis)
         across = np.moveaxis(labels, axis, 0)
@@ -69,20 +71,21 @@ def segment_composed(
     step: float,
     options: Options,
     border_leniency: float = BORDER_LENIENCY,
+    allocate: Allocate = in_memory,
 ) -> FlowSegmentation:
     """Find the objects that averaged flows (3, Z, Y, X) of cubes lead to.
 
     As `dynamics.segment_flows`, and: objects end where the probability has fallen to `options.surface_level` of what it
     is inside them; those of less than `options.min_volume` of the median volume are dropped; flows are judged by
     `composed_flows` and may differ by 1.5 times `options.flow_threshold`, at the border
-    `border_leniency` times that. step: length of a step in voxels.
+    `border_leniency` times that. step: length of a step in voxels; allocate: makes large arrays.
     """
     smallest = max(1, options.min_size)
-    labels = find_basins(flow, probability, options.probability_threshold, step, 200, smallest)
+    labels = find_basins(flow, probability, options.probability_threshold, step, _STEPS, smallest, allocate)
     labels = keep_largest_piece(labels)
     labels = keep_largest_piece(trim_surfaces(select(labels, areas(labels) >= smallest), probability, options))
     labels = fill_small_holes(select(labels, not_small(labels, options)), smallest)
-    errors = flow_errors(labels, flow, composed_flows(labels))
+    errors = flow_errors(labels, flow, composed_flows(labels, allocate))
     return judge(labels, errors, _LENIENCE * options.flow_threshold or None, border_leniency)
 
 

@@ -85,6 +85,14 @@ class Options:
         0.1, "Volumes: objects smaller than this part of the median volume are dropped.", low=0.0, high=1.0
     )
 
+    memory: float | None = option(
+        None,
+        "Volumes: memory to use; what needs more is kept on disk while working. 60 % of the computer's when not given.",
+        unit="GB",
+        low=0.0,
+        high=1e6,
+    )
+
     def __post_init__(self) -> None:
         for item in fields(self):
             value, low, high = getattr(self, item.name), item.metadata["low"], item.metadata["high"]

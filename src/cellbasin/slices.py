@@ -15,6 +15,7 @@ from cellbasin.options import Options
 from cellbasin.parallel import parallel_map
 from cellbasin.prediction import FLOW_SCALE, Maps, Predictor, sigmoid
 from cellbasin.resize import linear_taps
+from cellbasin.scratch import Allocate, in_memory
 from cellbasin.tiling import Tiling
 
 _LONGEST_TILE = 320  # pixels; a slice that is not longer is one tile
@@ -38,17 +39,19 @@ def predict_volume(
     anisotropy: float,
     options: Options,
     tell: Callable[[float], None],
+    allocate: Allocate = in_memory,
 ) -> Maps:
     """The averaged maps, of cubes (see `cube_shape`), of a volume whose objects have this diameter.
 
     pixels: float32 (2, Z, Y, X), normalised; diameter: px of y and x; anisotropy: distance of two planes in px of y and
-    x; tell: called with the part 0..1 that is done. Each component of the flow is the mean of the two directions of
-    slices that show it, the probability that of all three, weighted by `options.direction_weights`.
+    x; tell: called with the part 0..1 that is done; allocate: makes the maps. Each component of the flow is the mean of
+    the two directions of slices that show it, the probability that of all three, weighted by
+    `options.direction_weights`.
     """
     cubes = cube_shape(pixels.shape[1:], anisotropy)
     total = Maps(
-        np.zeros((3, *cubes), np.float32),
-        np.zeros(cubes, np.float32),
+        allocate((3, *cubes)),
+        allocate(cubes),
         np.zeros(predictor.card.architecture.channels[-1], np.float32),
     )
     scale = predictor.card.diameter / diameter

@@ -16,11 +16,17 @@ from cellbasin.parallel import parallel_map, thread_count
 from cellbasin.plane import PlaneRun
 from cellbasin.prediction import Maps, Predictor, Progress, part_of, tell
 from cellbasin.resize import resize
-from cellbasin.slices import predict_volume
+from cellbasin.scratch import Allocate, allocator
+from cellbasin.slices import cube_shape, predict_volume
 from cellbasin.stitch import stitch_planes
 
 _LOOKS = 5  # planes in which objects are measured
 _SECTION = 0.938  # diameter of the section that half of a sphere's volume lies in smaller ones of, by its diameter
+
+_BYTES = (
+    56  # a cube, at most at once: maps 16; then their interleaved copy 16 and ends of ways 20, or composed flows 12
+)
+_BYTES_ON_DISK = 44  # of these, what can be kept on disk
 
 
 def anisotropy_of(image: Image, options: Options) -> tuple[float, str]:
@@ -63,24 +69,30 @@ class VolumeRun:
         """The objects of the volume; what is only one plane goes the way of planes."""
         if self.pixels.shape[1] == 1:
             return self._single_plane()
+        allocate = self._allocator()
         self.diameter = self.options.diameter or self._estimated_diameter()
-        return self._by_flows() if self.options.volume_mode == "flows" else self._by_stitching()
+        return self._by_flows(allocate) if self.options.volume_mode == "flows" else self._by_stitching()
 
-    def _by_flows(self) -> FlowSegmentation:
+    def _by_flows(self, allocate: Allocate) -> FlowSegmentation:
         options, shape = self.options, self.pixels.shape[1:]
-        maps = predict_volume(
-            self.model, self.pixels, self.diameter, self.anisotropy, options, part_of(self.progress, "network")
-        )
+        tell_part = part_of(self.progress, "network")
+        maps = predict_volume(self.model, self.pixels, self.diameter, self.anisotropy, options, tell_part, allocate)
         tell(self.progress, "labels", 0.0)
         sigma = self.diameter / self.model.card.diameter if options.smoothing is None else options.smoothing
         smooth_maps(maps.flow, maps.probability, sigma)
         step = max(1.0, self.diameter / self.model.card.diameter)
-        found = segment_composed(maps.flow, maps.probability, step, options, self.model.conventions.border_leniency)
+        found = segment_composed(
+            maps.flow, maps.probability, step, options, self.model.conventions.border_leniency, allocate
+        )
         if maps.probability.shape == shape:
             self.maps = maps
             return found
         self.maps = Maps(_planes(maps.flow, shape[0]), _planes(maps.probability, shape[0]), maps.style)
         return _stored_planes(found, shape[0], options)
+
+    def _allocator(self) -> Allocate:
+        voxels = int(np.prod(cube_shape(self.pixels.shape[1:], self.anisotropy)))
+        return allocator(_BYTES * voxels + self.pixels.nbytes, _BYTES_ON_DISK * voxels, self.options.memory)
 
     def _by_stitching(self) -> FlowSegmentation:
         """Every plane like an image, its objects linked through z; the flow has no z component."""

@@ -114,7 +114,7 @@ class Bar:
     def tell(self, stage: str, part: float) -> None:
         """How far the item is; fits the `progress` argument of `Model.segment`."""
         if self._progress:
-            done = self._finished + (0.9 * part if stage == "network" else 0.0)
+            done = self._finished + {"network": 0.9 * part, "labels": 0.9, "writing": 0.97}.get(stage, 0.0)
             self._progress.update(self._task, description=f"{self._name}: {stage}", completed=done)
 
     def end(self, finished: int | None = None) -> None:

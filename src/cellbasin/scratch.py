@@ -1,0 +1,73 @@
+"""Large arrays: in memory, or where that is short in a file that has no name and goes with the array."""
+
+from __future__ import annotations
+
+import mmap
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Allocate = Callable[[tuple[int, ...]], NDArray[np.float32]]
+
+_GB = 1e9
+_SHARE = 0.6  # of the computer's memory, when no limit is given
+
+
+def in_memory(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Zeros, float32."""
+    return np.zeros(shape, np.float32)
+
+
+def on_disk(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Zeros, float32, in a file in the folder for temporary files (TMPDIR), whose space is taken at once.
+
+    Raises OSError when there is not enough space.
+
+    >>> array = on_disk((2, 3))
+    >>> array += 1
+    >>> float(array.sum())
+    6.0
+    """
+    size = 4 * int(np.prod(shape))
+    if not size:
+        return in_memory(shape)
+    with tempfile.TemporaryFile(prefix="cellbasin-") as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        return np.frombuffer(mmap.mmap(file.fileno(), size), np.float32).reshape(shape)
+
+
+def allocator(needed: int, on_disk_then: int, limit: float | None) -> Allocate:
+    """Where large arrays go, for work that needs so many bytes.
+
+    limit: GB of memory that may be used; when None, 60 % of what the computer has. Above it, arrays go to disk, which
+    must have `on_disk_then` bytes free. Raises ValueError when it has not.
+
+    >>> allocator(10**6, 10**6, limit=1.0) is in_memory, allocator(10**6, 10**6, limit=0.0001) is on_disk
+    (True, True)
+    """
+    allowed = limit * _GB if limit is not None else _SHARE * _physical_memory()
+    if needed <= allowed:
+        return in_memory
+    folder = tempfile.gettempdir()
+    free = shutil.disk_usage(folder).free
+    if free < on_disk_then:
+        raise ValueError(
+            f"found {allowed / _GB:.3g} GB of memory to use and {free / _GB:.3g} GB of disk space in {folder}; "
+            f"expected {needed / _GB:.3g} GB of memory or {on_disk_then / _GB:.3g} GB of disk space for it: "
+            "allow more with --memory, set TMPDIR to a folder with more space, or cut the volume"
+        )
+    return on_disk
+
+
+def _physical_memory() -> float:
+    """Bytes; infinite where the system does not tell."""
+    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
+        return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
+    return float("inf")
