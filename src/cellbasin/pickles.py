@@ -68,9 +68,9 @@ def load_npy(path: str | os.PathLike[str]) -> Any:
         if math.prod(shape) * dtype.itemsize > path.stat().st_size:
             raise PickleError(f"found a file too short for an array of shape {shape}: copy it again")
         return np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, SyntaxError) as error:
-        if isinstance(error, PickleError):
-            raise
+    except (PickleError, OSError):
+        raise
+    except Exception as error:  # a damaged header can fail in any way
         reason = " ".join(str(error).split())[:120]
         raise PickleError(f"the file cannot be read ({reason}); expected one of numpy's .npy files") from error
 

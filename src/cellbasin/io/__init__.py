@@ -7,8 +7,10 @@ from .find import Record, find_images, find_pairs, natural_key, read_index
 from .outputs import OUTPUTS, Output, check_dimensions, check_outputs, save
 from .overlay import display, flow_colours, overlay
 from .read import SUFFIXES, count_positions, read_frames, read_image, read_labels
+from .seg import Seg, read_seg, write_seg
 from .vector import write_geojson, write_outlines_text, write_rois
-from .write import write_flows, write_labels, write_overlay, write_parquet, write_seg, write_table
+from .vector_read import read_outlines_text, read_rois
+from .write import write_flows, write_labels, write_overlay, write_parquet, write_table
 
 __all__ = [
     "OUTPUTS",
@@ -16,6 +18,7 @@ __all__ = [
     "Output",
     "ReadError",
     "Record",
+    "Seg",
     "WriteError",
     "atomic",
     "check_dimensions",
@@ -31,6 +34,9 @@ __all__ = [
     "read_image",
     "read_index",
     "read_labels",
+    "read_outlines_text",
+    "read_rois",
+    "read_seg",
     "save",
     "write_coco",
     "write_flows",

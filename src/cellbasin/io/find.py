@@ -122,7 +122,7 @@ def find_pairs(folder: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
     Parameters
     ----------
     folder : holds for every image STEM.* (or STEM_img.*) its labels STEM_masks.* (or STEM_cp_masks.*): .tif,
-        .tiff, .png or .npy.
+        .tiff, .png or .npy; or Cellpose's STEM_seg.npy.
 
     Returns
     -------
@@ -239,6 +239,9 @@ def _labels_of(image: Path) -> Path | None:
                 path = image.with_name(f"{stem}{ending}{suffix}")
                 if path.is_file():
                     return path
+        seg = image.with_name(f"{stem}_seg.npy")
+        if seg.is_file():
+            return seg
     return None
 
 

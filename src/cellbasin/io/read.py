@@ -149,7 +149,7 @@ def _moments(image: Image) -> Iterator[tuple[str, Image]]:
 
 
 def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
-    """Read a label image: PNG, TIFF or NPY; palette pictures give their indices.
+    """Read a label image: PNG, TIFF, NPY or the masks in Cellpose's `_seg.npy`; palette pictures give their indices.
 
     Parameters
     ----------
@@ -164,6 +164,10 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     ReadError as `read_image`, and for colour pictures, negative or fractional values.
     """
     path = Path(path)
+    if path.name.endswith("_seg.npy") and path.is_file():
+        from .seg import read_seg
+
+        return read_seg(path).labels
     raw = _decode(path, indices=True)
     array, axes = _squeeze(raw.array, raw.axes)
     if array.ndim not in (2, 3) or (axes or "YX")[-2:] != "YX":

@@ -8,7 +8,7 @@ import os
 import zipfile
 from collections.abc import Mapping
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from roifile import ROI_TYPE, ImagejRoi
@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 _MOVE, _LINE, _CLOSE = 0.0, 1.0, 4.0  # the segments of ImageJ's composite shapes
 
 
-def write_outlines_text(path: str | os.PathLike[str], labels: np.ndarray) -> None:
+def write_outlines_text(
+    path: str | os.PathLike[str], labels: np.ndarray, points: Literal["corners", "centres"] = "corners"
+) -> None:
     """Write the outer outline of every object as a line `x1,y1,x2,y2,...`, in the order of the labels.
 
     Parameters
@@ -30,6 +32,7 @@ def write_outlines_text(path: str | os.PathLike[str], labels: np.ndarray) -> Non
     labels : integer (Y, X). Not modified. Points are corners of pixels: the pixel at row 0, column 0
         reaches from 0,0 to 1,1. An object of several pieces has a line for each; no
         line is empty. Holes are left out.
+    points : "corners", or "centres" of the outermost pixels, one after the other, as Cellpose writes them.
 
     Raises
     ------
@@ -43,10 +46,31 @@ def write_outlines_text(path: str | os.PathLike[str], labels: np.ndarray) -> Non
     """
     from cellbasin.outlines import trace_outlines
 
-    points = [_xy(outline.outer).ravel().tolist() for outline in trace_outlines(labels)]
-    lines = [",".join(map(str, numbers)) + "\n" for numbers in points]
+    rings = [outline.outer for outline in trace_outlines(labels)]
+    rings = [outermost_pixels(ring) for ring in rings] if points == "centres" else rings
+    lines = [",".join(map(str, _xy(ring).ravel().tolist())) + "\n" for ring in rings]
     with atomic(path) as temporary, temporary.open("w", encoding="ascii", newline="") as file:
         file.writelines(lines)
+
+
+def outermost_pixels(ring: np.ndarray) -> np.ndarray:
+    """The pixels (K, 2), y and x, that lie inside along a ring of corners (K', 2) as `trace_outlines` gives it.
+
+    >>> outermost_pixels(np.array([[0, 3], [2, 3], [2, 1], [0, 1]])).tolist()
+    [[0, 2], [1, 2], [1, 1], [0, 1]]
+    """
+    way = np.roll(ring, -1, axis=0) - ring
+    steps = np.abs(way).max(axis=1)
+    number = np.arange(steps.sum()) - np.repeat(np.cumsum(steps) - steps, steps)
+    direction = np.repeat(np.sign(way), steps, axis=0)
+    start = np.repeat(ring, steps, axis=0) + number[:, None] * direction
+    # The object is on the right hand; of the two pixels beside a step the one there, by its upper left corner.
+    pixels = start + np.minimum(direction, 0) + np.minimum(np.stack([direction[:, 1], -direction[:, 0]], axis=1), 0)
+    return (
+        pixels[np.any(pixels != np.roll(pixels, 1, axis=0), axis=1)]
+        if len(np.unique(pixels, axis=0)) > 1
+        else pixels[:1]
+    )
 
 
 def write_rois(path: str | os.PathLike[str], labels: np.ndarray) -> None:

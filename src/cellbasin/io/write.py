@@ -1,4 +1,4 @@
-"""Write labels, flows, tables, pictures and Cellpose's `_seg.npy`; each file appears whole or not at all."""
+"""Write labels, flows, tables and pictures; each file appears whole or not at all."""
 
 from __future__ import annotations
 
@@ -18,10 +18,9 @@ from cellbasin.image import Image
 
 from .atomic import atomic
 from .errors import WriteError
-from .overlay import flow_colours, overlay
+from .overlay import overlay
 
 _IMAGEJ_BYTES = 4 * 1000**3  # above this ImageJ's own format ends
-_UPSTREAM_FLOW = 5.0  # Cellpose stores flows as its network gives them, five times the unit vectors
 
 
 def write_labels(
@@ -227,61 +226,3 @@ def write_overlay(
     picture = Pillow.fromarray(overlay(image, labels, channels))
     with atomic(path) as temporary:
         picture.save(temporary, format="PNG", compress_level=4)
-
-
-def write_seg(
-    path: str | os.PathLike[str],
-    labels: np.ndarray,
-    flow: np.ndarray,
-    probability: np.ndarray,
-    diameter: float,
-    filename: str,
-    channels: tuple[int, int] = (0, 0),
-) -> None:
-    """Write what Cellpose's own window, its training and CellProfiler read: a dictionary of plain types and
-    arrays, pickled.
-
-    Parameters
-    ----------
-    path : ending in `_seg.npy`, beside the image.
-    labels, flow, probability : integer (Y, X), float (2, Y, X), float (Y, X). Not modified.
-    diameter : pixels.
-    filename : path or name of the image.
-    channels : Cellpose's numbers of the primary and nuclear channel (0 gray or none, 1 red, 2 green, 3 blue).
-
-    Raises
-    ------
-    WriteError when the file cannot be written; ValueError for volumes.
-    """
-    if labels.ndim != 2 or flow.shape != (2, *labels.shape) or probability.shape != labels.shape:
-        raise ValueError(
-            f"found labels {labels.shape} and flow {flow.shape}; expected two dimensions: save volumes as labels"
-        )
-    masks = labels.astype(np.uint16 if labels.max() < 65535 else np.uint32)
-    inside = np.clip(probability, 1e-6, 1 - 1e-6)
-    logit = np.log(inside / (1 - inside))
-    content = {
-        "outlines": masks * _outline(masks),
-        "masks": masks,
-        "chan_choose": [int(channel) for channel in channels],
-        "ismanual": np.zeros(int(masks.max()), bool),
-        "filename": str(filename),
-        "flows": [
-            flow_colours(flow)[None],
-            np.rint(255 * np.clip(probability, 0, 1)).astype(np.uint8)[None],
-            np.zeros((1, *labels.shape), np.uint8),
-            [],
-            np.concatenate([_UPSTREAM_FLOW * flow, logit[None]]).astype(np.float32),
-        ],
-        "diameter": float(diameter),
-    }
-    with atomic(path) as temporary:
-        np.save(temporary, np.array(content, dtype=object), allow_pickle=True)
-
-
-def _outline(masks: np.ndarray) -> np.ndarray:
-    """bool (Y, X): object pixels with another label, or the image's end, above, below, left or right."""
-    padded = np.pad(masks, 1)
-    inner = padded[1:-1, 1:-1]
-    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    return (inner > 0) & np.any([inner != near for near in neighbours], axis=0)
