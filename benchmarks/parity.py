@@ -31,7 +31,7 @@ from cellbasin.foreign import open_weights
 from cellbasin.intensity import select_channels
 from cellbasin.io import read_index
 from cellbasin.labels import median_diameter
-from cellbasin.metrics import average_precision, match
+from cellbasin.metrics import match
 from cellbasin.model import load_model
 from cellbasin.prediction import FLOW_SCALE
 
@@ -91,12 +91,12 @@ def compare(theirs: Worker, file: Path, sample: Sample, precisions: list[str]) -
     ).arrays
     row: dict = {"image": sample.name, "diameter": round(sample.diameter, 1)}
     row["objects"] = int(answer["processor"].max())
-    row["two integrators"] = average_precision(answer["processor"], answer["graphics"], 0.9)
+    row["two integrators"] = match(answer["processor"], answer["graphics"], 0.9).average_precision
     channels = tuple(range(len(sample.image)))
     for precision in precisions:
         model = load_model(file, engine="openvino", precision=precision)
         result = model.segment(sample.image, axes="CYX", channels=channels, diameter=sample.diameter)
-        row[precision] = average_precision(answer["processor"], result.labels, 0.9)
+        row[precision] = match(answer["processor"], result.labels, 0.9).average_precision
         row[f"{precision} of what both find"] = of_common(answer["processor"], answer["graphics"], result.labels)
         if precision == "float32":
             row["flow difference"] = float(np.abs(FLOW_SCALE * result.flow - answer["flow"]).max())

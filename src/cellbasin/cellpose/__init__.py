@@ -1,0 +1,90 @@
+"""Cellpose's command line, done by cellbasin: `python -m cellbasin.cellpose` and `cellbasin-cellpose`.
+
+It takes the flags that TrackMate, QuPath, CellProfiler and older scripts send, writes the files that they read, and
+prints the lines that they look for (docs/cellpose.md).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+
+from cellbasin.cli.console import DONE, INTERRUPTED, NOTHING, one_line
+
+
+def console_main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0 done, 1 partly done, 2 nothing done, 130 interrupted.
+
+    arguments: what follows the program's name, `sys.argv[1:]` if None. Errors are one line on stderr.
+
+    >>> console_main(["--version"])  # doctest: +ELLIPSIS
+    cellbasin ...
+    0
+    """
+    from cellbasin.cellpose.arguments import UsageError
+
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    try:
+        return _run(list(sys.argv[1:] if arguments is None else arguments))
+    except KeyboardInterrupt:
+        _warn("interrupted")
+        return INTERRUPTED
+    except SystemExit as end:  # --help
+        return int(end.code or 0)
+    except (UsageError, ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
+        if os.environ.get("CELLBASIN_DEBUG"):
+            raise
+        _warn(f"error: {one_line(error)}")
+        return NOTHING
+
+
+def _run(arguments: list[str]) -> int:
+    from cellbasin.cellpose.arguments import UsageError, parse, without_effect
+
+    given = parse(arguments)
+    if given.version:
+        from cellbasin.version import VERSION
+
+        print(f"cellbasin {VERSION}, in the place of Cellpose 3")
+        return DONE
+    for line in without_effect(given):
+        _warn(line)
+    if given.add_model:
+        from cellbasin.cli import main
+
+        return main(["models", "add", given.add_model])
+    if not given.dir and not given.image_path:
+        raise UsageError(
+            "found neither --dir nor --image_path, expected one of them: there is no window here; "
+            "see 'cellbasin-cellpose --help'"
+        )
+    return _work(given)
+
+
+def _work(given: Namespace) -> int:
+    log = _log if given.verbose else _quiet
+    if given.train or given.train_size:
+        from cellbasin.cellpose.training import train
+
+        return train(given, log, _warn)
+    from cellbasin.cellpose.segment import segment_all
+
+    return segment_all(given, log, _warn)
+
+
+def _log(line: str) -> None:
+    """A line as Cellpose's logger prints it, which QuPath reads."""
+    import time
+
+    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 [INFO] {line}", flush=True)
+
+
+def _quiet(line: str) -> None:
+    """Without --verbose."""
+
+
+def _warn(line: str) -> None:
+    print(f"cellbasin-cellpose: {line}", file=sys.stderr, flush=True)

@@ -1,0 +1,119 @@
+"""The files that Cellpose's command line writes, under its names."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import tifffile
+from PIL import Image as Pillow
+
+from cellbasin.image import Image
+from cellbasin.io import (
+    atomic,
+    display,
+    flow_colours,
+    overlay,
+    write_labels,
+    write_outlines_text,
+    write_rois,
+    write_seg,
+)
+from cellbasin.results import Segmentation
+
+_FLOW_SCALE = 5.0  # Cellpose's flows are five times the unit vectors
+_RED = (255, 0, 0)
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the results of one image go."""
+
+    image: Path
+    folder: Path
+    suffix: str
+    in_folders: bool
+
+    def path(self, kind: str, name: str) -> Path:
+        """A file; kind: masks, outlines, txt_outlines or flows, a folder of its own where that is asked for."""
+        folder = self.folder / kind if self.in_folders else self.folder
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder / f"{self.image.stem}{name}"
+
+    def beside(self, name: str) -> Path:
+        """A file beside the image."""
+        return self.image.with_name(f"{self.image.stem}{name}")
+
+
+def places(image: Path, given: Namespace) -> Places:
+    """Where Cellpose puts the results of an image."""
+    folder = Path(given.savedir) if given.savedir else image.parent.parent if given.dir_above else image.parent
+    apart = given.savedir is not None and Path(given.savedir).resolve() != image.parent.resolve()
+    named = given.output_name is not None and (apart or (given.savedir is None and given.output_name))
+    return Places(image, folder, given.output_name if named else "_cp_masks", given.in_folders)
+
+
+def write_results(result: Segmentation, image: Image, where: Places, given: Namespace) -> list[Path]:
+    """Write what the flags ask for; each file appears whole or not at all. Returns the paths.
+
+    Masks are written for fields without cells too: programs that wait for the file find an empty one.
+    """
+    labels, written = result.labels, []
+    flat = labels.ndim == 2
+
+    def path(kind: str, name: str) -> Path:
+        written.append(where.path(kind, name))
+        return written[-1]
+
+    suffix = where.suffix
+    as_png = given.save_png and flat and labels.max() <= 65535
+    if as_png:
+        write_labels(path("masks", f"{suffix}.png"), labels)
+    if given.save_tif or (given.save_png and not as_png):
+        write_labels(path("masks", f"{suffix}.tif"), labels, image.voxel_size, result.provenance)
+    if given.save_txt and flat:
+        write_outlines_text(path("txt_outlines", "_cp_outlines.txt"), labels, points="centres")
+    if given.save_outlines and flat:
+        _write_picture(path("outlines", f"_outlines{suffix}.png"), _outlined(image, labels))
+    if given.save_flows and flat:
+        _write_tiff(path("flows", f"_flows{suffix}.tif"), flow_colours(result.flow).astype(np.uint16) * 257)
+        _write_tiff(path("flows", f"_dP{suffix}.tif"), (_FLOW_SCALE * result.flow).astype(np.float32))
+    if given.save_mpl and flat:
+        _write_picture(path(".", f"_cp_output{suffix}.png"), overlay(_shown(image), labels))
+    if given.save_rois and flat:
+        written.append(where.beside("_rois.zip"))
+        write_rois(written[-1], labels)
+    if not given.no_npy:
+        written.append(where.beside("_seg.npy"))
+        channels = (given.chan, given.chan2)
+        maps = result.flow, result.probability
+        write_seg(written[-1], labels, *maps, result.diameter, str(where.image), channels)
+    return written
+
+
+def _shown(image: Image) -> Image:
+    """At most three channels, as `display` can show them."""
+    planes = image.channels_first
+    return image if len(planes) <= 3 else Image(planes[:3], "CYX", image.voxel_size, image.name)
+
+
+def _outlined(image: Image, labels: np.ndarray) -> np.ndarray:
+    """The image with the outermost pixels of every object in red."""
+    picture = display(_shown(image))
+    padded = np.pad(labels, 1)
+    near = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
+    picture[(labels > 0) & np.any([labels != other for other in near], axis=0)] = _RED
+    return picture
+
+
+def _write_picture(path: Path, picture: np.ndarray) -> None:
+    with atomic(path) as temporary:
+        Pillow.fromarray(picture).save(temporary, format="PNG")
+
+
+def _write_tiff(path: Path, array: np.ndarray) -> None:
+    photometric = "rgb" if array.dtype == np.uint16 else "minisblack"
+    with atomic(path) as temporary:
+        tifffile.imwrite(temporary, array, photometric=photometric, compression="zlib")

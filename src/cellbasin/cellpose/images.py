@@ -1,0 +1,104 @@
+"""Images as Cellpose's numbers of channels and axes mean them: 0 gray, 1 red, 2 green, 3 blue."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from cellbasin.image import Image
+from cellbasin.io import ReadError, natural_key, read_image
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
+_RESULTS = ("_cp_output", "_flows", "_flows_0", "_flows_1", "_flows_2", "_cellprob", "_masks")
+
+
+def list_images(folder: str, img_filter: str, mask_filter: str, *, one_level_down: bool) -> list[Path]:
+    """Images that Cellpose would take of a folder: no results, names that end with `img_filter`, in natural order.
+
+    Raises ReadError when there is no such folder or nothing in it.
+    """
+    top = Path(folder)
+    if not top.is_dir():
+        raise ReadError(f"{folder}: found no such folder, expected the folder of images that --dir names")
+    folders = [top, *(path for path in top.iterdir() if path.is_dir())] if one_level_down else [top]
+    results = (*_RESULTS, mask_filter.removesuffix(".npy"))
+    images = [
+        path
+        for place in folders
+        for path in place.iterdir()
+        if path.suffix.lower() in SUFFIXES
+        and not path.name.startswith(".")
+        and path.stem.endswith(img_filter)
+        and not path.stem.endswith((*results, "_seg"))
+        and path.is_file()
+    ]
+    if not images:
+        wanted = f" whose names end with {img_filter}" if img_filter else ""
+        raise ReadError(f"{folder}: found no image{wanted}, expected files ending in {' '.join(SUFFIXES)}")
+    return sorted(images, key=natural_key)
+
+
+def read(path: Path, channel_axis: int | None, z_axis: int | None) -> Image:
+    """Read an image; the numbers of axes are used where they are given, counted from the array as stored."""
+    if channel_axis is None and z_axis is None:
+        return read_image(path)
+    return read_image(path, axes=_axes(read_dimensions(path), channel_axis, z_axis))
+
+
+def read_dimensions(path: Path) -> int:
+    """Number of axes that a file stores."""
+    import tifffile
+
+    if path.suffix.lower() in (".tif", ".tiff"):
+        with tifffile.TiffFile(path) as file:
+            return len(file.series[0].shape)
+    return read_image(path).array.ndim
+
+
+def _axes(count: int, channel_axis: int | None, z_axis: int | None) -> str:
+    letters = [""] * count
+    for number, letter in ((channel_axis, "C"), (z_axis, "Z")):
+        if number is None:
+            continue
+        if not -count <= number < count or letters[number]:
+            raise ReadError(f"found --channel_axis {channel_axis} and --z_axis {z_axis} of an image with {count} axes")
+        letters[number] = letter
+    left = iter("YX")
+    named = [letter or next(left, "?") for letter in letters]
+    if "?" in named or "X" not in named:
+        raise ReadError(
+            f"found an image with {count} axes, expected two beside those that --channel_axis and --z_axis name"
+        )
+    return "".join(named)
+
+
+def chosen(image: Image, chan: int, chan2: int, *, invert: bool) -> tuple[Image, tuple[int, ...] | None]:
+    """The image and the channels of it that `Model.segment` takes for Cellpose's numbers.
+
+    With `chan` 0 an image of several channels becomes their mean, and there is no nuclear channel. Raises ValueError
+    for channels that the image does not have.
+    """
+    planes = image.channels_first
+    count = len(planes)
+    for flag, number in (("--chan", chan), ("--chan2", chan2 if chan else 0)):
+        if number > count:
+            raise ValueError(
+                f"found {count} channel{'s' * (count > 1)}, expected at least {number} for {flag} {number}"
+            )
+    if not chan and not invert and (count == 1 or "S" in image.axes):
+        return image, None  # exactly as 'cellbasin segment' reads it
+    if not chan:
+        planes = planes.mean(axis=0, dtype=np.float32)[None] if count > 1 else planes
+        channels: tuple[int, ...] = (0,)
+    else:
+        channels = (chan - 1, chan2 - 1) if chan2 else (chan - 1,)
+        if not invert:
+            return image, channels
+    axes = "C" + image.spatial_axes
+    return Image(_inverted(planes) if invert else planes, axes, image.voxel_size, image.name), channels
+
+
+def _inverted(planes: np.ndarray) -> np.ndarray:
+    """Bright for dark, in every channel; normalised it is 1 minus what it was."""
+    return planes.max(axis=tuple(range(1, planes.ndim)), keepdims=True) - planes

@@ -1,0 +1,132 @@
+"""Segmenting as Cellpose's command line does it, through the same `Model.segment` as everything else."""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from cellbasin.cellpose.arguments import UsageError
+from cellbasin.cellpose.files import places, write_results
+from cellbasin.cellpose.images import chosen, list_images, read
+from cellbasin.cellpose.networks import find_network
+from cellbasin.cli.console import DONE, NOTHING, PARTLY, one_line
+from cellbasin.engines import EngineError
+from cellbasin.io import ReadError
+from cellbasin.labels import touches_border
+from cellbasin.model import Model, load_model
+from cellbasin.options import Options
+from cellbasin.results import Segmentation
+
+Say = Callable[[str], None]
+_GRAY, _NONE = ("GRAY", "RED", "GREEN", "BLUE"), ("NONE", "RED", "GREEN", "BLUE")
+
+
+def segment_all(given: Namespace, log: Say, warn: Say) -> int:
+    """Segment the images that the flags name; one bad image does not stop the others. Returns the exit code.
+
+    log: gets the lines that Cellpose logs; warn: gets one line for each thing that is not as asked for.
+    """
+    started = time.perf_counter()
+    if given.savedir and not Path(given.savedir).is_dir():
+        raise UsageError(f"found no folder {given.savedir}, expected the one that --savedir names to exist")
+    options = options_from(given)
+    images = _images(given)
+    log(
+        f">>>> running cellpose on {len(images)} images using chan_to_seg {_GRAY[given.chan]} "
+        f"and chan (opt) {_NONE[given.chan2]}"
+    )
+    model = open_network(given.pretrained_model, log, warn, gpu=given.use_gpu)
+    log(
+        ">>>> estimating diameter for each image"
+        if not given.diameter
+        else f">>>> using diameter {given.diameter:.3f} for all images"
+    )
+    failed = 0
+    for number, path in enumerate(images, 1):
+        try:
+            _one(model, path, options, given, log, f"{number}/{len(images)}")
+        except (ValueError, TypeError, OSError, MemoryError) as error:
+            if os.environ.get("CELLBASIN_DEBUG"):
+                raise
+            text = one_line(error)
+            warn(f"error: {text if text.startswith(str(path)) else f'{path}: {text}'}")
+            failed += 1
+    log(f">>>> completed in {time.perf_counter() - started:.3f} sec")
+    return DONE if not failed else NOTHING if failed == len(images) else PARTLY
+
+
+def options_from(given: Namespace) -> Options:
+    """Our options for Cellpose's flags."""
+    if given.diameter < 0 or not math.isfinite(given.cellprob_threshold):
+        raise UsageError(f"found --diameter {given.diameter} --cellprob_threshold {given.cellprob_threshold}")
+    options = Options(
+        diameter=given.diameter or None,
+        augment=given.augment,
+        probability_threshold=1 / (1 + math.exp(-min(max(given.cellprob_threshold, -50.0), 50.0))),
+        flow_threshold=max(given.flow_threshold, 0.0),
+        min_size=max(given.min_size, 0),
+    )
+    if given.do_3D:
+        smoothing = given.flow3D_smooth or options.flow_smoothing
+        return replace(options, volume_mode="flows", anisotropy=given.anisotropy, flow_smoothing=smoothing)
+    if given.stitch_threshold > 0:
+        return replace(options, volume_mode="stitch", stitch_threshold=given.stitch_threshold)
+    return options
+
+
+def open_network(name: str, log: Say, warn: Say, *, gpu: bool = False) -> Model:
+    """The model that a name of Cellpose's means; `gpu` asks for a graphics processor, and says where there is none."""
+    found, notice = find_network(name)
+    if notice:
+        warn(notice)
+    try:
+        model = load_model(found)
+    except EngineError as error:
+        raise UsageError(one_line(error)) from error
+    engine = model.engines[0]
+    log(f">>>> loading model {found}: engine {engine.name}, {engine.precision}, on {engine.device}")
+    if gpu and engine.device == "cpu":
+        warn("--use_gpu: no graphics processor was found that can be used, the processor does the work")
+    return model
+
+
+def _images(given: Namespace) -> list[Path]:
+    if given.image_path:
+        path = Path(given.image_path)
+        if not path.is_file():
+            raise ReadError(f"{path}: found no such file, expected the image that --image_path names")
+        return [path]
+    return list_images(given.dir, given.img_filter, given.mask_filter, one_level_down=given.look_one_level_down)
+
+
+def _one(model: Model, path: Path, options: Options, given: Namespace, log: Say, place: str) -> None:
+    image = read(path, given.channel_axis, given.z_axis)
+    if "Z" in image.axes and not (given.do_3D or given.stitch_threshold > 0):
+        raise ReadError(
+            f"{path}: found a volume (axes {image.axes}), expected --do_3D or --stitch_threshold 0.25 for it"
+        )
+    if "Z" not in image.axes and given.do_3D:
+        raise ReadError(f"{path}: found an image (axes {image.axes}), expected a volume for --do_3D: say --z_axis")
+    picture, channels = chosen(image, given.chan, given.chan2, invert=given.invert)
+    result = model.segment(picture, channels=channels, options=options)
+    if given.exclude_on_edges:
+        result = _without_edges(result)
+    write_results(result, image, places(path, given), given)
+    seconds = result.provenance["seconds"]
+    log(f"{place} {path.name}: {len(result)} masks, diameter {result.diameter:.2f}, {seconds:.2f} s")
+
+
+def _without_edges(result: Segmentation) -> Segmentation:
+    """Drop what touches the image's first or last rows and columns; first and last planes are no edges."""
+    kept = ~touches_border(result.labels)
+    numbers = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
+    objects = {name: column[kept] for name, column in result.objects.items()}
+    objects["label"] = np.arange(1, kept.sum() + 1, dtype=np.int32)
+    return replace(result, labels=numbers[result.labels], objects=objects)
