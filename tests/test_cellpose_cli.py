@@ -119,8 +119,8 @@ def test_qupath(cellpose, run: Run, folder: Path, small_model: Path, tmp_path_fa
 
 def test_cellprofiler(cellpose, run: Run, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
     tifffile.imwrite(tmp_path / "3f2a.tiff", picture())
-    sent = f"--verbose --dir {tmp_path} --pretrained_model nuclei --chan 0 --chan2 0 --diameter 20 --cellprob_threshold 0.0"
-    rest = "--min_size 15 --anisotropy 1.0 --flow_threshold 0.4 --stitch_threshold 0.0"
+    sent = f"--verbose --dir {tmp_path} --pretrained_model nuclei --chan 0 --chan2 0 --diameter 20"
+    rest = "--cellprob_threshold 0.0 --min_size 15 --anisotropy 1.0 --flow_threshold 0.4 --stitch_threshold 0.0"
     answer = cellpose(*sent.split(), *rest.split())
     assert answer.code == 0, answer.err
     content = np.load(tmp_path / "3f2a_seg.npy", allow_pickle=True).item()
