@@ -74,8 +74,8 @@ def options_from(given: Namespace) -> Options:
         min_size=max(given.min_size, 0),
     )
     if given.do_3D:
-        smoothing = given.flow3D_smooth or options.flow_smoothing
-        return replace(options, volume_mode="flows", anisotropy=given.anisotropy, flow_smoothing=smoothing)
+        smoothing = given.flow3D_smooth or options.smoothing
+        return replace(options, volume_mode="flows", anisotropy=given.anisotropy, smoothing=smoothing)
     if given.stitch_threshold > 0:
         return replace(options, volume_mode="stitch", stitch_threshold=given.stitch_threshold)
     return options
