@@ -153,8 +153,10 @@ def detect(model: MaskRCNN, image: np.ndarray) -> list[Detection]:
     """Objects of an image (2, Y, X), highest score first; those that a piece cuts are left to the next piece."""
     found: list[Detection] = []
     for rows, columns in pieces(image.shape[1:]):
+        part = image[:, rows, columns]
+        model.transform.min_size = (min(part.shape[1:]),)  # else torchvision enlarges it to 800 pixels
         with torch.inference_mode():
-            answer = model.eval()([as_input(image[:, rows, columns])])[0]
+            answer = model.eval()([as_input(part)])[0]
         boxes, masks = answer["boxes"].numpy(), answer["masks"][:, 0].numpy() > 0.5
         for score, (left, top, right, bottom), mask in zip(answer["scores"].tolist(), boxes, masks, strict=True):
             ends = ((top, bottom), image.shape[1], rows), ((left, right), image.shape[2], columns)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 CONVERGED = 0.005
+FEWEST = 4  # validations that a verdict needs
 COOLDOWN = 0.2  # last part of the time in which the learning rate falls to nothing
 WARMUP = 500  # steps
 
@@ -101,13 +102,13 @@ def rate(step: int, progress: float, peak: float) -> float:
 
 
 def last_rise(log: Sequence[Mapping[str, Any]], score: str = "ap50") -> float:
-    """How much the best validation score rose over the last quarter of the training time.
+    """How much the best validation score rose over the last quarter of the training time; inf for too few to tell.
 
     >>> last_rise([{"seconds": 10 * n, "ap50": s} for n, s in enumerate([0, 0.5, 0.6, 0.7, 0.72])])
     0.02
     """
     points = [(line["seconds"], line[score]) for line in log if score in line]
-    if len(points) < 2:
+    if len(points) < FEWEST:
         return float("inf")
     end = points[-1][0]
     before = [value for seconds, value in points if seconds <= 0.75 * end]
