@@ -14,11 +14,14 @@ import zarr
 from cli_helpers import Run, assert_one_line, run
 from format_writers import write_lif, write_nd2
 from ome_zarr.format import FormatV04, FormatV05
+from ome_zarr.io import parse_url
+from ome_zarr.reader import Reader
 from ome_zarr.writer import write_image
 from pylibCZIrw import czi
 
 from cellbasin.generator import generate
 from cellbasin.io import ReadError, count_positions, find_images, read_frames, read_image
+from cellbasin.io.ome_zarr import write_zarr_labels
 
 __all__ = ["run"]  # a fixture
 RNG = np.random.default_rng(0)
@@ -60,6 +63,22 @@ def test_ome_zarr_of_a_pyramid_and_of_several_images(tmp_path: Path) -> None:
     assert np.array_equal(read_image(tmp_path / "scan.zarr", position=3).array, PLANE + 10)
     with pytest.raises(ReadError, match="number 4"):
         read_image(tmp_path / "scan.zarr", position=4)
+
+
+@pytest.mark.parametrize("shape", [(700, 1300), (3, 40, 50), (1, 1)])
+def test_labels_as_ome_zarr_are_read_by_ome_zarr_py_and_by_us(shape: tuple[int, ...], tmp_path: Path) -> None:
+    labels = RNG.integers(0, 70000, shape).astype(np.int32)
+    path = tmp_path / "cells_masks.zarr"
+    for _ in range(2):  # the second time it replaces a folder
+        write_zarr_labels(path, labels, (2.0, 0.5, 0.5)[-len(shape) :], "cells")
+    (node,) = list(Reader(parse_url(path))())
+    assert np.array_equal(np.asarray(node.data[0]), labels)
+    for number, level in enumerate(node.data):
+        assert np.array_equal(np.asarray(level), labels[..., :: 2**number, :: 2**number])
+    image = read_image(path)
+    assert np.array_equal(np.squeeze(image.array), np.squeeze(labels))
+    assert image.voxel_size == (2.0, 0.5, 0.5)[-len(image.spatial_axes) :]
+    assert [found.name for found in tmp_path.iterdir()] == ["cells_masks.zarr"]
 
 
 def test_a_plain_zarr_array_and_what_is_no_image(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def segment(
             n_tokens=1,
             metavar="WHAT[,...]",
             show_default=False,
-            help="What to write: labels (_masks.tif, the default), outlines, flows, rois (ImageJ), "
+            help="What to write: labels (_masks.tif, the default), zarr, outlines, flows, rois (ImageJ), "
             "geojson (QuPath), "
             "table (CSV), parquet, coco (JSON), overlay (PNG; of volumes also GIF), seg (Cellpose).",
         ),

@@ -1,10 +1,11 @@
-"""Write a file whole or not at all."""
+"""Write a file, or a folder of files, whole or not at all."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,7 +18,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     well.
 
     Whatever ends the block (an error, a full disk, Ctrl-C), a file that was there before stays as it was and
-    nothing half-written stays behind.
+    nothing half-written stays behind. The block may make a folder there, which replaces a folder.
 
     Parameters
     ----------
@@ -42,7 +43,10 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem[:60]}.{secrets.token_hex(6)}.tmp{path.suffix}")
     try:
         yield temporary
-        os.replace(temporary, path)
+        if path.is_dir() and temporary.is_dir():
+            _exchange(temporary, path)  # no folder that holds something can be replaced in one step
+        else:
+            os.replace(temporary, path)
     except OSError as error:
         reason = " ".join(str(error.strerror or error).split()) or type(error).__name__
         raise WriteError(
@@ -51,5 +55,23 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
             "choose another folder or free space"
         ) from error
     finally:
+        _remove(temporary)
+
+
+def _exchange(new: Path, old: Path) -> None:
+    aside = old.with_name(f"{new.name}.old")
+    os.replace(old, aside)
+    try:
+        os.replace(new, old)
+    except BaseException:
+        os.replace(aside, old)
+        raise
+    _remove(aside)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
         with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)

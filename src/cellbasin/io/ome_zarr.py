@@ -1,17 +1,24 @@
-"""OME-Zarr (0.1 to 0.5, Zarr 2 and 3): images out of folders of chunks."""
+"""OME-Zarr: images (0.1 to 0.5, Zarr 2 and 3) out of folders of chunks, labels (0.4) into them."""
 
 from __future__ import annotations
 
+import json
+import os
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
 import zarr
 
+from .atomic import atomic
 from .errors import ReadError
 from .raw import Raw, check_decoded_size
 
 _UNITS = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6, "angstrom": 1e-4}
+_CHUNK = 1024  # pixels along y and x
+_SMALLEST = 256  # pixels; the coarsest level is at most twice this
 _OLDEST_AXES = "tczyx"  # of 0.1 and 0.2, which did not name them
 
 
@@ -64,6 +71,61 @@ def read_zarr(path: Path, position: str = "") -> Raw:
     axes = first.get("axes") or list(_OLDEST_AXES)[-array.ndim :]
     names = [axis["name"] if isinstance(axis, Mapping) else axis for axis in axes]
     return Raw(_pixels(path, array), _letters(names), _sizes(axes, names, [level, first]))
+
+
+def write_zarr_labels(
+    path: str | os.PathLike[str], labels: np.ndarray, voxel_size: tuple[float, ...] | None = None, name: str = "labels"
+) -> None:
+    """Write a label image as OME-Zarr 0.4 (Zarr 2): a pyramid, every second pixel of a level in the next.
+
+    Parameters
+    ----------
+    path : ending in .zarr; a folder that is there is replaced.
+    labels : integer (Y, X) or (Z, Y, X). Not modified.
+    voxel_size : µm along the axes of the labels.
+    name : of the image in its metadata.
+
+    Raises
+    ------
+    WriteError when it cannot be written.
+    """
+    axes = "zyx"[-labels.ndim :]
+    unit = {"unit": "micrometer"} if voxel_size else {}
+    levels = [labels]
+    while max(levels[-1].shape[-2:]) > 2 * _SMALLEST:
+        levels.append(levels[-1][..., ::2, ::2])
+    datasets = []
+    for number in range(len(levels)):
+        factors = [1.0] * (labels.ndim - 2) + [2.0**number] * 2
+        scale = [factor * size for factor, size in zip(factors, voxel_size or (1.0,) * labels.ndim, strict=True)]
+        datasets.append({"path": str(number), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
+    described = [{"name": axis, "type": "space", **unit} for axis in axes]
+    pyramid = {"version": "0.4", "name": name, "axes": described, "datasets": datasets}
+    attributes: Any = {"multiscales": [pyramid], "image-label": {"version": "0.4"}}
+    with atomic(path) as temporary:
+        temporary.mkdir()
+        (temporary / ".zgroup").write_text('{"zarr_format":2}')
+        (temporary / ".zattrs").write_text(json.dumps(attributes, indent=1))
+        for number, level in enumerate(levels):
+            _write_array(temporary / str(number), level)
+
+
+def _write_array(folder: Path, labels: np.ndarray) -> None:
+    """An array of Zarr 2. Written by hand, one file after the other: a full disk or Ctrl-C ends it at once."""
+    height, width = (min(_CHUNK, length) for length in labels.shape[-2:])
+    chunks = (1,) * (labels.ndim - 2) + (height, width)
+    facts = {"zarr_format": 2, "shape": labels.shape, "chunks": chunks, "dtype": "<i4", "order": "C", "fill_value": 0}
+    facts |= {"compressor": {"id": "zlib", "level": 4}, "filters": None, "dimension_separator": "/"}
+    folder.mkdir()
+    (folder / ".zarray").write_text(json.dumps(facts))
+    for place in np.ndindex(*(-(-length // chunk) for length, chunk in zip(labels.shape, chunks, strict=True))):
+        part = labels[tuple(slice(k * chunk, (k + 1) * chunk) for k, chunk in zip(place, chunks, strict=True))]
+        if part.any():
+            whole = np.zeros(chunks, "<i4")
+            whole[tuple(slice(length) for length in part.shape)] = part
+            file = folder.joinpath(*map(str, place))
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_bytes(zlib.compress(whole.tobytes(), 4))
 
 
 def _facts(group: Any) -> Mapping[str, Any]:

@@ -76,6 +76,12 @@ def _overlay(path: Path, result: Segmentation, image: Image) -> None:
     write_overlay(path, image, result.labels, _channels(result))
 
 
+def _zarr(path: Path, result: Segmentation, image: Image) -> None:
+    from .ome_zarr import write_zarr_labels
+
+    write_zarr_labels(path, result.labels, image.voxel_size, image.name or "labels")
+
+
 def _seg(path: Path, result: Segmentation, image: Image) -> None:
     name = image.name or path.name.removesuffix("_seg.npy")
     write_seg(path, result.labels, result.flow, result.probability, result.diameter, name)
@@ -85,6 +91,7 @@ _IMAGES = ("YX",)
 
 OUTPUTS: dict[str, Output] = {
     "labels": Output("_masks.tif", _labels, "label image, TIFF"),
+    "zarr": Output("_masks.zarr", _zarr, "label image, OME-Zarr 0.4"),
     "outlines": Output("_outlines.txt", _outlines, "outlines as text, x1,y1,x2,y2,... for each object", _IMAGES),
     "flows": Output("_flows.tif", _flows, "flow (y, x) and probability, float TIFF"),
     "rois": Output("_rois.zip", _rois, "ROIs for ImageJ and Fiji", _IMAGES),
