@@ -15,6 +15,7 @@ from cellbasin.confidence import Calibration, object_features
 from cellbasin.foreign import open_weights
 from cellbasin.image import Image, as_image
 from cellbasin.intensity import select_channels
+from cellbasin.novelty import Novelty
 from cellbasin.options import Options
 from cellbasin.plane import PlaneRun
 from cellbasin.prediction import Cancelled, Maps, Predictor, Progress
@@ -157,6 +158,10 @@ class Model(Predictor):
             "image": {"name": image.name, "shape": list(image.array.shape), "axes": image.axes},
             "seconds": round(seconds, 3),
         }
+        known = Novelty.from_card(self.card.novelty)
+        if known is not None and isinstance(run, PlaneRun):
+            distance = known.distance(run.maps.style)
+            record["novelty"] = {"distance": round(distance, 4), "limit": known.limit, "unlike": distance > known.limit}
         if isinstance(run, VolumeRun):
             record["anisotropy"], record["anisotropy_source"] = anisotropy_of(image, options)
         return record

@@ -19,7 +19,8 @@ class Segmentation:
     volumes voxels), centre_z, centre_y, centre_x, box_z0, box_y0, box_x0, box_z1, box_y1, box_x1 (px, end exclusive; z
     in volumes only), mean_probability, flow_error, touches_border, and where the model was calibrated for it
     confidence: the probability that the object's IoU with a true one is at least 0.5 (`confidence.py`; images only).
-    provenance: program, version, model, sha256, engine, precision, options, seconds.
+    provenance: program, version, model, sha256, engine, precision, options, seconds, and of a
+    2D image novelty: how far its style is from those learned from, and whether that is unlike them (`novelty.py`).
     """
 
     labels: np.ndarray

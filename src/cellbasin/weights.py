@@ -63,10 +63,11 @@ class Card:
 
     name: of the model; architecture; diameter: object diameter in pixels that images are resized to; licence and
     sources of the training data; recipe, seeds and scores: free-form records; size_model: coefficients of the style →
-    diameter regression; confidence: coefficients of the objects' confidence, "plain" and "augment"; ranges: int8 ranges
-    by tensor name; note: a warning shown at load; typical_diameter: of the training images' objects where known, the
-    first guess of a model without size model (0: `diameter`); conventions: of the program that trained the network, one
-    of `CONVENTIONS`: what is beyond the image, how it is resized, how objects at the border are judged.
+    diameter regression; confidence: coefficients of the objects' confidence, "plain" and "augment"; novelty: styles of
+    training images; ranges: int8 ranges by tensor name; note: a warning shown at load; typical_diameter: of the
+    training images' objects where known, the first guess of a model without size model (0: `diameter`); conventions: of
+    the program that trained the network, one of `CONVENTIONS`: what is beyond the image, how it is resized, how objects
+    at the border are judged.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Card:
     scores: dict[str, Any] = field(default_factory=dict)
     size_model: dict[str, Any] = field(default_factory=dict)
     confidence: dict[str, Any] = field(default_factory=dict)
+    novelty: dict[str, Any] = field(default_factory=dict)
     ranges: dict[str, Any] = field(default_factory=dict)
     note: str = ""
     typical_diameter: float = 0.0
@@ -189,7 +191,7 @@ def _parse(header: str, path: Path) -> Card:
         architecture = Architecture(**fields.pop("architecture"))
         fields["sources"] = tuple(fields.get("sources", ()))
         card = Card(architecture=architecture, **fields)
-        for name in ("recipe", "scores", "size_model", "confidence", "ranges"):
+        for name in ("recipe", "scores", "size_model", "confidence", "novelty", "ranges"):
             if not isinstance(getattr(card, name), dict):
                 raise TypeError(f"{name} is not a table")
         for diameter in (card.diameter, card.typical_diameter or card.diameter):

@@ -1,4 +1,4 @@
-"""What a trained network still needs before it ships: size model, int8 ranges, proof of its precisions, confidence."""
+"""What a trained network needs before it ships: size model, int8 ranges, proven precisions, confidence, novelty."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from cellbasin.metrics import average_precision
 from cellbasin.model import Model
 from cellbasin.training.confidence_fit import fit_confidence
 from cellbasin.training.dataset import Annotated, TrainingImage
+from cellbasin.training.novelty_fit import fit_novelty
 from cellbasin.training.recipe import Recipe
 from cellbasin.training.sampling import Batches, Stage
 from cellbasin.training.size_fit import fit_size_model
@@ -51,6 +52,8 @@ def finish(
     if records:
         tell("confidence")
         weights = fit_confidence(weights, records)
+        tell("novelty")
+        weights = fit_novelty(weights, readers, records, recipe.ignore_label, recipe.seed)
     return weights
 
 

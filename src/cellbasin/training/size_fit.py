@@ -38,7 +38,7 @@ def fit_size_model(
         if taken[annotated.source] >= _PER_SOURCE or not np.isfinite(diameter):
             continue
         taken[annotated.source] += 1
-        pixels = _pixels(annotated)
+        pixels = normalised(annotated)
         for ratio in rng.uniform(-_REACH, _REACH, _LOOKS):
             styles.append(model.style(pixels, diameter / np.exp(ratio)))
             ratios.append(ratio)
@@ -55,7 +55,8 @@ def fit_size_model(
     return replace(weights, card=card)
 
 
-def _pixels(annotated: Annotated) -> np.ndarray:
+def normalised(annotated: Annotated) -> np.ndarray:
+    """The two channels (2, Y, X) that the network sees of an annotated image."""
     channels: tuple[int, ...] | None = (0, 1) if len(annotated.image) > 1 else (0,)
     if annotated.layout != "gray":
         channels = (1, 0) if annotated.layout == "nucleus-cytoplasm" else None
