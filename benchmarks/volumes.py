@@ -107,11 +107,11 @@ def score(name: str, method: str, diameter: float, truth: np.ndarray, found: np.
     )
 
 
-def scores_of(model: Model, name: str) -> list[Score]:
-    """Both modes, with the diameter found and given."""
+def scores_of(model: Model, name: str, *, rival: bool) -> list[Score]:
+    """Both modes, with the diameter found and given, and where asked for the pixel classifier."""
     volume = VOLUMES[name]
     image, truth = volume.load(name)
-    found = []
+    found, labels = [], {}
     for given in (None, volume.diameter(truth)):
         for mode in ("flows", "stitch"):
             options = Options(volume_mode=mode, anisotropy=volume.anisotropy, diameter=given)
@@ -119,8 +119,28 @@ def scores_of(model: Model, name: str) -> list[Score]:
             result = model.segment(image, volume.axes, volume.channels, options=options)
             seconds = time.perf_counter() - started
             method = f"{mode}, diameter {'given' if given else 'found'}"
+            labels[method] = result.labels
             found.append(score(name, method, result.diameter, truth, result.labels, seconds))
             say("  ".join(found[-1].line()))
+    if rival:
+        planes = np.moveaxis(image, volume.axes.index("C"), 0)[volume.channels[0]] if volume.channels else image
+        found += scores_beside_rival(name, planes, truth, labels)
+    return found
+
+
+def scores_beside_rival(name: str, image: np.ndarray, truth: np.ndarray, ours: dict[str, np.ndarray]) -> list[Score]:
+    """The pixel classifier, and ours once more in the part of the volume that it has not been shown."""
+    sys.path.insert(0, str(Path(__file__).parent / "rivals"))
+    import pixels3d
+
+    theirs, method, seconds = pixels3d.segment(image, truth)
+    first = pixels3d.first_column(truth.shape)
+    found = []
+    for label, labels in {method: theirs, **ours}.items():
+        time_taken = seconds if label == method else float("nan")
+        part = (np.ascontiguousarray(array[..., first:]) for array in (truth, labels))
+        found.append(score(name, f"{label} [x >= {first}]", float("nan"), *part, time_taken))
+        say("  ".join(found[-1].line()))
     return found
 
 
@@ -136,12 +156,7 @@ def main() -> int:
     model = load_model(arguments.model)
     found: list[Score] = []
     for name in arguments.only:
-        found += scores_of(model, name)
-        if arguments.rival:
-            sys.path.insert(0, str(Path(__file__).parent / "rivals"))
-            import pixels3d
-
-            found += pixels3d.scores_of(name)
+        found += scores_of(model, name, rival=arguments.rival)
     about = f"Model {model.card.name} ({model.weights[0].sha256[:12]}), {model.engines[0].precision}."
     report = f"{about}\n\n{markdown(HEADER, [one.line() for one in found])}\n"
     arguments.out.mkdir(parents=True, exist_ok=True)

@@ -19,6 +19,7 @@ from cellbasin.model import Cancelled, load_model
 from cellbasin.options import Options
 from cellbasin.scratch import on_disk
 from cellbasin.slices import cube_shape, predict_volume
+from cellbasin.volume import _telling_part
 from cellbasin.weights import SHIPPED
 
 needs_model = pytest.mark.skipif(
@@ -236,14 +237,26 @@ def test_empty_planes_and_empty_volumes(model):
 
 @needs_model
 def test_progress_is_told_and_can_cancel(model):
-    volume = generate_volume((24, 48, 48), diameter=16, seed=3).image[0]
+    volume = generate_volume((20, 40, 40), diameter=16, seed=3).image[0]
     told = []
-    model.segment(volume, "ZYX", progress=lambda stage, part: told.append((stage, part)))
-    assert {stage for stage, _ in told} == {"diameter", "network", "labels"}
+    model.segment(volume, "ZYX", None, 16.0, progress=lambda stage, part: told.append((stage, part)))
+    assert {stage for stage, _ in told} == {"network", "labels"}
     parts = [part for stage, part in told if stage == "network"]
     assert parts == sorted(parts) and 0 <= parts[0] and 0.8 < parts[-1] < 1
     with pytest.raises(Cancelled, match="network"):
         model.segment(volume, "ZYX", None, 16.0, progress=lambda stage, part: stage != "network" or part < 0.5)
+    calls = iter(range(100))
+    with pytest.raises(Cancelled, match="cancelled"):
+        model.segment(volume, "ZYX", progress=lambda stage, part: stage != "diameter" or next(calls) < 8)
+
+
+def test_the_part_with_most_to_see_is_measured():
+    pixels = np.zeros((2, 40, 200, 300), np.float32)
+    pixels[0, 5:20, 150:180, 20:60] = np.random.default_rng(0).random((15, 30, 40))
+    part = _telling_part(pixels, 10.0, 2.0)
+    assert part[0] == slice(None) and [s.stop - s.start for s in part[1:]] == [40, 60, 60]
+    assert part[2].start <= 150 and part[2].stop >= 180 and part[3].start <= 20 and part[3].stop >= 60
+    assert pixels[_telling_part(pixels, 100.0, 1.0)].shape == pixels.shape
 
 
 @needs_model

@@ -21,6 +21,8 @@ from cellbasin.slices import cube_shape, predict_volume
 from cellbasin.stitch import stitch_planes
 
 _LOOKS = 5  # planes in which objects are measured
+_PART = 6  # diameters that the part of a volume is wide in which they are measured then
+_NEAR = 0.1  # natural logarithm of a ratio of diameters: nearer than this is near enough
 _SECTION = 0.938  # diameter of the section that half of a sphere's volume lies in smaller ones of, by its diameter
 
 _BYTES = (
@@ -69,9 +71,33 @@ class VolumeRun:
         """The objects of the volume; what is only one plane goes the way of planes."""
         if self.pixels.shape[1] == 1:
             return self._single_plane()
-        allocate = self._allocator()
-        self.diameter = self.options.diameter or self._estimated_diameter()
-        return self._by_flows(allocate) if self.options.volume_mode == "flows" else self._by_stitching()
+        self._allocator()  # what does not fit is refused before any work
+        if self.options.diameter is None:
+            return self._with_estimated_diameter()
+        return self._with_given_diameter(self.options.diameter)
+
+    def _with_given_diameter(self, diameter: float) -> FlowSegmentation:
+        self.diameter = diameter
+        return self._by_flows(self._allocator()) if self.options.volume_mode == "flows" else self._by_stitching()
+
+    def _with_estimated_diameter(self) -> FlowSegmentation:
+        """From the objects in some planes, then from the objects that a part of the volume has at that size."""
+        estimate = self._diameter_in_planes()
+        part = self.pixels[_telling_part(self.pixels, estimate, self.anisotropy)]
+        options = replace(self.options, diameter=estimate, volume_mode="flows")
+        trial = VolumeRun(self.model, part, self.anisotropy, options, self._tell_diameter)
+        found = trial.segment()
+        measured = _measured(found.labels, self.anisotropy)
+        if measured is None or not size.plausible(estimate, measured):
+            measured = estimate
+        whole = part.shape == self.pixels.shape and self.options.volume_mode == "flows"
+        if whole and abs(np.log(measured / estimate)) < _NEAR:
+            self.diameter, self.maps = estimate, trial.maps
+            return found
+        return self._with_given_diameter(measured)
+
+    def _tell_diameter(self, stage: str, part: float) -> bool:
+        return self.progress is None or self.progress("diameter", part) is not False
 
     def _by_flows(self, allocate: Allocate) -> FlowSegmentation:
         options, shape = self.options, self.pixels.shape[1:]
@@ -123,7 +149,7 @@ class VolumeRun:
         self.diameter, self.maps = run.diameter, Maps(flow[:, None], run.maps.probability[None], run.maps.style)
         return FlowSegmentation(found.labels[None], found.flow_errors)
 
-    def _estimated_diameter(self) -> float:
+    def _diameter_in_planes(self) -> float:
         """From the sections of objects in the planes that show most, each measured like an image."""
         tell(self.progress, "diameter", 0.0)
         sections = []
@@ -142,6 +168,26 @@ def _telling_planes(pixels: np.ndarray, number: int) -> list[int]:
         return [len(contrast) // 2]
     wanted = (np.arange(number) + 0.5) / number * contrast[-1]
     return sorted({int(np.searchsorted(contrast, w)) for w in wanted})
+
+
+def _telling_part(pixels: np.ndarray, diameter: float, anisotropy: float) -> tuple[slice, ...]:
+    """The part of a volume (2, Z, Y, X) in which there is most contrast, some diameters wide along every axis."""
+    wanted = (_PART * diameter / anisotropy, _PART * diameter, _PART * diameter)
+    ranges = []
+    for length, side in zip(pixels.shape[1:], wanted, strict=True):
+        width = min(length, max(1, round(side)))
+        starts = np.linspace(0, length - width, -(-2 * (length - width) // width) + 1).round().astype(int)
+        width = length if width > 0.7 * length else width
+        ranges.append([slice(int(start), int(start) + width) for start in starts])
+    places = [(slice(None), z, y, x) for z in ranges[0] for y in ranges[1] for x in ranges[2]]
+    contrast = parallel_map(lambda place: float(pixels[place][:, ::2, ::2, ::2].std()), places)
+    return places[int(np.argmax(contrast))]
+
+
+def _measured(labels: np.ndarray, anisotropy: float) -> float | None:
+    """Median diameter in px of y and x of the objects, where there are enough."""
+    found = diameters(labels) * np.cbrt(anisotropy)
+    return float(np.clip(np.median(found), size.SMALLEST, size.LARGEST)) if found.size >= size.FEW else None
 
 
 def _diameter_of_sections(sections: np.ndarray, unknown: float) -> float:
