@@ -12,6 +12,7 @@ from cellbasin.flows import labels_to_flows
 from cellbasin.generator import generate
 from cellbasin.training.crops import blur, draw_crop, renew_cut_flows
 from cellbasin.training.dataset import FLOW_UNIT, Annotated, prepare, prepare_all, split_groups
+from cellbasin.training.folder import read_folder, select_records
 from cellbasin.training.generated import GENERATED, generated_images
 from cellbasin.training.plot import read_log
 from cellbasin.training.recipe import RECIPES, Recipe
@@ -207,6 +208,34 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tiny, tmp_path, torch)
     first, second = load_weights(whole), load_weights(out)
     assert all(np.array_equal(first.tensors[key], second.tensors[key]) for key in first.tensors)
     assert first.card.recipe["steps"] == 12 and first.card.sources == ("made",)
+
+
+def test_a_network_says_what_it_and_its_ancestors_have_seen_and_keeps_their_terms(tiny, tmp_path):
+    from cellbasin.weights import load_weights
+
+    loop, images, architecture = tiny
+    short = replace(TINY, epochs=1, licence="BSD-3-Clause")
+    strict = replace(short, licence="for research", note="for research only")
+    start = None
+    for name, recipe in (("first", strict), ("second", short), ("third", short)):
+        seen = [replace(image, source=name) for image in images]
+        loop.train(seen, architecture, recipe, tmp_path / f"{name}.safetensors", start=start)
+        start = load_weights(tmp_path / f"{name}.safetensors")
+    assert start.card.sources == ("third",) and start.card.seen == ("first", "second", "third")
+    assert [one["name"] for one in start.card.ancestors] == ["first", "second"]
+    assert start.card.ancestors[1]["sha256"] == load_weights(tmp_path / "second.safetensors").sha256
+    assert (start.card.licence, start.card.note) == ("for research", "for research only")
+
+
+def test_a_specialist_learns_from_its_source_alone(data_root, tmp_path):
+    readers = read_folder(data_root, "train", ("sartorius",), sources=("usiigaci",))
+    assert {reader().source for reader in readers} == {"usiigaci"}
+    held = select_records(data_root, "validation", ("sartorius",), ("usiigaci",))
+    everything = select_records(data_root, "validation", ("sartorius",))
+    assert [r.name for r in held] == [r.name for r in everything if r.source == "usiigaci"], (
+        "the same part, whoever asks"
+    )
+    assert not {reader().name for reader in readers} & {record.name for record in held}
 
 
 def test_the_loss_falls_and_the_log_can_be_read_and_drawn(tiny, tmp_path):

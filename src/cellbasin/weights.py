@@ -62,12 +62,13 @@ class Card:
     """The header of a weights file.
 
     name: of the model; architecture; diameter: object diameter in pixels that images are resized to; licence and
-    sources of the training data; recipe, seeds and scores: free-form records; size_model: coefficients of the style →
-    diameter regression; confidence: coefficients of the objects' confidence, "plain" and "augment"; novelty: styles of
-    training images; ranges: int8 ranges by tensor name; note: a warning shown at load; typical_diameter: of the
-    training images' objects where known, the first guess of a model without size model (0: `diameter`); conventions: of
-    the program that trained the network, one of `CONVENTIONS`: what is beyond the image, how it is resized, how objects
-    at the border are judged.
+    sources of the training data; ancestors: name, sha256 and sources of the networks it was trained from, oldest first;
+    recipe, seeds and scores: free-form records; size_model: coefficients of the style → diameter regression;
+    confidence: coefficients of the objects' confidence, "plain" and "augment"; novelty: styles of training images;
+    ranges: int8 ranges by tensor name; note: a warning shown at load; typical_diameter: of the training images' objects
+    where known, the first guess of a model without size model (0: `diameter`); conventions: of the program that trained
+    the network, one of `CONVENTIONS`: what is beyond the image, how it is resized, how objects at the border are
+    judged.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Card:
     diameter: float = 30.0
     licence: str = ""
     sources: tuple[str, ...] = ()
+    ancestors: tuple[dict[str, Any], ...] = ()
     recipe: dict[str, Any] = field(default_factory=dict)
     scores: dict[str, Any] = field(default_factory=dict)
     size_model: dict[str, Any] = field(default_factory=dict)
@@ -85,6 +87,11 @@ class Card:
     typical_diameter: float = 0.0
     conventions: str = "cellbasin"
 
+    @property
+    def seen(self) -> tuple[str, ...]:
+        """Sources of images that this network or one of its ancestors has learned from, in alphabetical order."""
+        return tuple(sorted({*self.sources, *(source for one in self.ancestors for source in one["sources"])}))
+
 
 @dataclass(frozen=True, slots=True)
 class Weights:
@@ -93,6 +100,12 @@ class Weights:
     card: Card
     tensors: dict[str, np.ndarray]
     sha256: str
+
+    @property
+    def lineage(self) -> tuple[dict[str, Any], ...]:
+        """What the card of a network that is trained from this one has as its ancestors."""
+        own = {"name": self.card.name, "sha256": self.sha256, "sources": list(self.card.sources)}
+        return (*self.card.ancestors, own)
 
 
 def load_weights(name_or_path: str | Path) -> Weights:
@@ -190,10 +203,13 @@ def _parse(header: str, path: Path) -> Card:
             )
         architecture = Architecture(**fields.pop("architecture"))
         fields["sources"] = tuple(fields.get("sources", ()))
+        fields["ancestors"] = tuple(fields.get("ancestors", ()))
         card = Card(architecture=architecture, **fields)
         for name in ("recipe", "scores", "size_model", "confidence", "novelty", "ranges"):
             if not isinstance(getattr(card, name), dict):
                 raise TypeError(f"{name} is not a table")
+        if not all(isinstance(one, dict) and isinstance(one["sources"], list) for one in card.ancestors):
+            raise TypeError("ancestors are not tables with sources")
         for diameter in (card.diameter, card.typical_diameter or card.diameter):
             if not 1 <= float(diameter) <= 10000:
                 raise ValueError(f"diameter is {diameter}")

@@ -70,6 +70,16 @@ def train(  # noqa: PLR0913
             help="Sources to leave out besides the recipe's.",
         ),
     ] = (),
+    only: Annotated[
+        tuple[str, ...],
+        Parameter(
+            converter=names,
+            n_tokens=1,
+            metavar="SOURCE[,...]",
+            show_default=False,
+            help="The only sources to learn from: for a specialist.",
+        ),
+    ] = (),
     channels: Annotated[
         tuple[int, ...] | None,
         Parameter(
@@ -82,7 +92,7 @@ def train(  # noqa: PLR0913
     seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0,
 ) -> int:
     """Train a network on annotated images; stops and resumes, validates on a part it never learns from."""
-    settings = _settings(recipe, minutes, epochs, seed, exclude)
+    settings = replace(_settings(recipe, minutes, epochs, seed, exclude), only=only)
     if importlib.util.find_spec("torch") is None:
         raise CommandError("training needs PyTorch, which is not installed; run: pip install 'cellbasin[train]'")
     if not out.resolve().parent.is_dir():
@@ -149,7 +159,7 @@ def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
     from cellbasin.training.folder import read_folder
     from cellbasin.training.generated import generated_images
 
-    readers = read_folder(folder, "train", settings.exclude, channels, settings.validation)
+    readers = read_folder(folder, "train", settings.exclude, channels, settings.validation, settings.only)
     if settings.generated:
         readers += generated_images(_GENERATED, settings.seed)
     with Bar(len(readers)) as bar:
@@ -177,7 +187,7 @@ def _validation_records(folder: Path, settings: Recipe) -> list[Any]:
     from cellbasin.training.folder import select_records
 
     try:
-        return select_records(folder, "validation", settings.exclude, validation=settings.validation)
+        return select_records(folder, "validation", settings.exclude, settings.only, settings.validation)
     except ReadError:
         return []
 
@@ -189,7 +199,7 @@ def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], channe
     from cellbasin.training.plot import plot_log
     from cellbasin.weights import load_weights, save_weights
 
-    readers = read_folder(folder, "train", settings.exclude, channels, settings.validation)
+    readers = read_folder(folder, "train", settings.exclude, channels, settings.validation, settings.only)
     records = _validation_records(folder, settings)
     done = finish(load_weights(out), images, readers, records, settings, lambda line: print(line, flush=True))
     save_weights(out, done.card, done.tensors)

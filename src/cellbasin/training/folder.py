@@ -57,13 +57,14 @@ def read_folder(
     exclude: Sequence[str] = (),
     channels: tuple[int, ...] | None = None,
     validation: float = VALIDATION,
+    sources: Sequence[str] = (),
 ) -> list[Callable[[], Annotated]]:
     """Readers of the annotated images of one part of a data set, for `prepare_all`; see `select_records`.
 
     channels: (primary,) or (primary, nuclear) of images whose layout the index does not tell; None: gray, or
     RGB that training mixes to gray. The readers raise ReadError for files that cannot be used.
     """
-    records = select_records(folder, split, exclude, validation=validation)
+    records = select_records(folder, split, exclude, sources, validation)
     return [partial(read_annotated, record, channels) for record in records]
 
 

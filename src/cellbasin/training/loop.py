@@ -141,6 +141,7 @@ class _Run:
         self.optimizer = _optimizer(self.network, recipe)
         self.state = Progress()
         self.sources = tuple(sorted({image.source for image in images}))
+        self.start = start
         self.steps = recipe.epochs * max(1, len(images) // recipe.schedule[-1][2])
         self.sums, self.summed = torch.zeros(2), 0
         self.checkpoint = out.with_suffix(".checkpoint.pt")
@@ -233,13 +234,15 @@ class _Run:
         state, recipe = network.state_dict(), self.recipe
         tensors = {k: v.float().cpu().contiguous().numpy() for k, v in state.items() if "num_batches" not in k}
         length = {"steps": self.state.step, "crops": self.state.crops, "hours": round(self.state.seconds / 3600, 3)}
+        licence, note = _terms(recipe, self.start)
         card = Card(
             name=path.name.split(".")[0],
             architecture=network.architecture,
             diameter=recipe.diameter,
-            licence=recipe.licence,
-            note=recipe.note,
+            licence=licence,
+            note=note,
             sources=self.sources,
+            ancestors=self.start.lineage if self.start else (),
             recipe={**asdict(recipe), **length},
         )
         save_weights(path, card, tensors)
@@ -263,6 +266,13 @@ class _Run:
         for name in ("network", "average", "optimizer"):
             getattr(self, name).load_state_dict(saved[name])
         self.state = Progress(**saved["progress"])
+
+
+def _terms(recipe: Recipe, start: Weights | None) -> tuple[str, str]:
+    """Licence and note; what a network learned under stricter terms keeps them when it is trained on."""
+    if start is not None and start.card.note:
+        return start.card.licence, start.card.note
+    return recipe.licence, recipe.note
 
 
 def _optimizer(network: Network, recipe: Recipe) -> torch.optim.Optimizer:

@@ -37,6 +37,7 @@ class Recipe:
     generated: float = 0.15
     validation: float = 0.12
     exclude: tuple[str, ...] = ()
+    only: tuple[str, ...] = ()
     ignore_label: int = 65535
     # geometry
     scale: tuple[float, float] = (0.75, 1.25)
