@@ -63,6 +63,14 @@ def segment(image: np.ndarray, name: str, diameter: float | None) -> Mapping[str
     return {"labels": result.labels, "diameter": result.diameter}
 
 
+def segment_volume(volume: np.ndarray, name: str, diameter: float, memory: float | None = None) -> Mapping[str, Any]:
+    """The whole pipeline on a volume (Z, Y, X) of cubes; memory: GB it may use."""
+    from cellbasin.options import Options
+
+    options = Options(diameter=diameter, memory=memory, anisotropy=1.0)
+    return {"labels": MODELS[name].segment(volume, axes="ZYX", options=options).labels}
+
+
 def stand_in(
     image: np.ndarray, flow: np.ndarray, probability: np.ndarray, name: str, diameter: float
 ) -> Mapping[str, Any]:
@@ -128,7 +136,7 @@ if __name__ == "__main__":
             function.__name__: function
             for function in (
                 *(about, load, network, flows_to_labels, labels_to_flows),
-                *(segment, stand_in, random_weights),
+                *(segment, segment_volume, stand_in, random_weights),
             )
         }
     )

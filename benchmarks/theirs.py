@@ -101,6 +101,12 @@ def _steps_as_on_graphics(flow: np.ndarray, inds: Any, niter: int, device: Any =
     return ((places[0, 0] + 1) / 2 * reach).flip(-1).T.contiguous()
 
 
+def segment_volume(volume: np.ndarray, name: str, diameter: float) -> Mapping[str, Any]:
+    """The whole pipeline on a volume (Z, Y, X) of cubes."""
+    labels = MODELS[name][0].eval(volume, channels=[0, 0], z_axis=0, diameter=diameter, do_3D=True)[0]
+    return {"labels": labels.astype(np.int32)}
+
+
 def stand_in(image: np.ndarray, maps: np.ndarray, logit: np.ndarray, name: str, diameter: float) -> Mapping[str, Any]:
     """The whole pipeline, but labels are made from the given maps: for networks that are not trained."""
     network = MODELS[name][0]
@@ -130,7 +136,7 @@ if __name__ == "__main__":
             function.__name__: function
             for function in (
                 *(about, load, raw, network, flows_to_labels, labels_to_flows),
-                *(segment, segment_twice, stand_in),
+                *(segment, segment_twice, segment_volume, stand_in),
             )
         }
     )
