@@ -143,7 +143,7 @@ def one_step(model: MaskRCNN, optimiser: torch.optim.Optimizer, images: list, ta
     loss.backward()
     torch.nn.utils.clip_grad_norm_(model.parameters(), 10.0)
     optimiser.step()
-    return float(loss)
+    return loss.item()
 
 
 Detection = tuple[float, tuple[slice, slice], np.ndarray]  # score, box, mask in it

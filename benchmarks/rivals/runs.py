@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -109,10 +110,10 @@ def last_rise(log: Sequence[Mapping[str, Any]], score: str = "ap50") -> float:
     """
     points = [(line["seconds"], line[score]) for line in log if score in line]
     if len(points) < FEWEST:
-        return float("inf")
+        return math.inf
     end = points[-1][0]
     before = [value for seconds, value in points if seconds <= 0.75 * end]
-    return round(max(value for _, value in points) - max(before), 6) if before else float("inf")
+    return round(max(value for _, value in points) - max(before), 6) if before else math.inf
 
 
 def predictions(wanted: argparse.Namespace) -> Path:
@@ -124,7 +125,8 @@ def tell_about(wanted: argparse.Namespace, title: str, settings: Mapping[str, An
     """Write what `score.py` keeps beside the scores."""
     log = read_log(wanted.out / "log.jsonl")
     title += ", true diameter" if wanted.diameter == "true" else ""
-    run = {"steps": log[-1]["step"], "rose_in_last_quarter": last_rise(log)}
+    rise = last_rise(log)
+    run = {"steps": log[-1]["step"], "rose_in_last_quarter": rise if math.isfinite(rise) else None}
     about = {"title": title, "training_hours": log[-1]["seconds"] / 3600, "settings": {**run, **settings}}
     (predictions(wanted) / "about.json").write_text(json.dumps(about, indent=1))
 
