@@ -36,7 +36,7 @@ from cellbasin.model import load_model
 from cellbasin.prediction import FLOW_SCALE
 
 AGREE = 0.98
-LARGEST = 1 << 20  # pixels of an image: the rival's dynamics are slow
+LARGEST = 1 << 19  # pixels of an image as the network sees it and as it is stored: the rival is slow
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,11 +57,12 @@ def samples(count: int) -> Iterator[Sample]:
     turns = [members[turn] for turn in range(5) for members in by_source.values() if turn < len(members)]
     for record in turns:
         picture, labels = read_pair(record)
-        if labels.size > LARGEST or not labels.any():
+        known = np.where(labels == 65535, 0, labels)
+        if not known.any() or labels.size * max(1.0, 30 / median_diameter(known)) ** 2 > LARGEST:
             continue
         pixels = select_channels(picture, channels_of(record, picture))
         used = pixels if pixels[1].any() else pixels[:1]
-        yield Sample(f"{record.source}/{record.name}", used, median_diameter(np.where(labels == 65535, 0, labels)))
+        yield Sample(f"{record.source}/{record.name}", used, median_diameter(known))
         count -= 1
         if not count:
             return

@@ -77,17 +77,13 @@ def segment_twice(image: np.ndarray, name: str, diameter: float) -> Mapping[str,
     """Maps of the whole pipeline, and masks by its two integrators: of processors and of graphics processors."""
     network = MODELS[name][0]
     picture, channels = _picture(image)
-    masks, (_, flow, logit), _ = network.eval(picture, channels=channels, diameter=diameter)
+    _, (_, flow, logit), _ = network.eval(picture, channels=channels, diameter=diameter, compute_masks=False)
+    niter = int(200 * diameter / 30)
+    found = {"processor": _labels(flow, logit, niter)["labels"]}
     own, dynamics.steps_interp = dynamics.steps_interp, _steps_as_on_graphics
-    other = network.eval(picture, channels=channels, diameter=diameter)[0]
+    found["graphics"] = _labels(flow, logit, niter)["labels"]
     dynamics.steps_interp = own
-    probability = 1 / (1 + np.exp(-logit.astype(np.float64)))
-    return {
-        "processor": masks.astype(np.int32),
-        "graphics": other.astype(np.int32),
-        "flow": flow,
-        "probability": probability,
-    }
+    return {**found, "flow": flow, "probability": 1 / (1 + np.exp(-logit.astype(np.float64)))}
 
 
 def _steps_as_on_graphics(flow: np.ndarray, inds: Any, niter: int, device: Any = CPU) -> Any:

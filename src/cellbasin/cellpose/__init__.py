@@ -66,7 +66,7 @@ def _run(arguments: list[str]) -> int:
 
 def _work(given: Namespace) -> int:
     log = _log if given.verbose else _quiet
-    if given.train or given.train_size:
+    if given.train:
         from cellbasin.cellpose.training import train
 
         return train(given, log, _warn)

@@ -44,7 +44,6 @@ _NO_EFFECT = {
     "nimg_test_per_epoch": "all images are used",
     "save_every": "a checkpoint is written every few minutes",
     "save_each": "one file is written",
-    "train_size": "every training ends with a size model",
     "bsize": "tiles have 224 pixels",
 }
 """Flags that are accepted, as scripts send them, but change nothing: and why."""
@@ -83,6 +82,10 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise UsageError(f"found --chan {given.chan} --chan2 {given.chan2}, expected 0 to 3")
     if given.do_3D and given.stitch_threshold > 0:
         raise UsageError("found --do_3D and --stitch_threshold, expected one of them")
+    if given.train_size and not given.train:
+        raise UsageError(
+            "found --train_size, expected --train with it: a size model is fitted at the end of a training"
+        )
     if bool(given.dir) and bool(given.image_path):
         raise UsageError("found --dir and --image_path, expected one of them")
     return given
@@ -203,7 +206,11 @@ def _output(group: Any) -> None:
 
 
 def _training(group: Any) -> None:
-    _switches(group, train="train on the annotated images of --dir", train_size="done by every training")
+    _switches(
+        group,
+        train="train on the annotated images of --dir",
+        train_size="with --train: also write the size model to NAME_size.npy",
+    )
     _values(
         group,
         str,

@@ -1,15 +1,214 @@
-"""Training as Cellpose's command line does it: annotated images in a folder, the new model in its folder `models`."""
+"""Training as Cellpose's command line does it: annotated images in a folder, the new model in its folder `models`.
+
+The new model is of the kind that it starts from: of a network of Cellpose's a file that Cellpose loads too, else one of
+cellbasin's. QuPath follows the lines that are logged and takes the file from the folder.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import re
+import tempfile
+import time
 from argparse import Namespace
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cellbasin.cellpose.arguments import UsageError
+from cellbasin.cellpose.images import list_images
+from cellbasin.cellpose.networks import find_network
+from cellbasin.cli.console import DONE
+from cellbasin.io import ReadError, Record, atomic, read_labels
+
+if TYPE_CHECKING:
+    from cellbasin.training.dataset import Annotated
+    from cellbasin.training.recipe import Recipe
+    from cellbasin.weights import Weights
 
 Say = Callable[[str], None]
+Readers = list[Callable[[], "Annotated"]]
+_NOTHING = ("", "None", "False", "0", "scratch")
+_SUFFIXES = (".tif", ".tiff", ".png")
+_TEST_BATCHES = 4
+_TEST_EVERY = 60.0  # seconds
 
 
 def train(given: Namespace, log: Say, warn: Say) -> int:
-    """Not yet."""
-    raise UsageError("training is not to be had through this command yet: use 'cellbasin train'")
+    """Train on --dir and write --dir/models/NAME. Returns the exit code; raises UsageError and ReadError."""
+    if importlib.util.find_spec("torch") is None:
+        raise UsageError("training needs PyTorch, which is not installed; run: pip install 'cellbasin[train]'")
+    if not given.dir:
+        raise UsageError("found no --dir, expected the folder of annotated images")
+    name = given.model_name_out or f"cellpose_{time.time():.4f}"
+    if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
+        raise UsageError(f"found --model_name_out {name!r}, expected letters, digits, dots, - and _")
+    start = _start(given, warn)
+    readers = annotated(given.dir, given, log)
+    tests = annotated(given.test_dir, given, log) if given.test_dir else []
+    weights = _trained(readers, tests, start, given, log)
+    out = Path(given.dir) / "models" / name
+    out.parent.mkdir(exist_ok=True)
+    for path, data in _files(weights, name, start).items():
+        if path != name and not given.train_size:
+            continue  # QuPath takes the one file that it finds
+        with atomic(out.parent / path) as temporary:
+            temporary.write_bytes(data)
+    log(f">>>> model trained and saved to {out.resolve()}")
+    return DONE
+
+
+def annotated(folder: str, given: Namespace, log: Say) -> Readers:
+    """Readers of the annotated images of a folder; those with too few objects are left out. Raises ReadError."""
+    from cellbasin.training.folder import read_annotated
+
+    channels = None
+    if given.chan:
+        channels = (given.chan - 1, given.chan2 - 1) if given.chan2 else (given.chan - 1,)
+    images = list_images(folder, given.img_filter, given.mask_filter, one_level_down=given.look_one_level_down)
+    readers: Readers = []
+    for image in images:
+        masks = _masks_of(image, given.img_filter, given.mask_filter)
+        if masks is None:
+            raise ReadError(f"{image}: found no labels {image.stem}{given.mask_filter}, expected them beside the image")
+        objects = len(np.unique(read_labels(masks))) - 1
+        if objects < given.min_train_masks:
+            log(f"{image.name}: {objects} objects, fewer than --min_train_masks {given.min_train_masks}: left out")
+            continue
+        record = Record(Path(folder).name, "", image.stem, image, masks)
+        readers.append(partial(read_annotated, record, channels))
+    if not readers:
+        raise ReadError(f"{folder}: found no image with {given.min_train_masks} objects or more; expected some")
+    return readers
+
+
+def _masks_of(image: Path, img_filter: str, mask_filter: str) -> Path | None:
+    stem = image.stem.removesuffix(img_filter) if img_filter else image.stem
+    if mask_filter.endswith(".npy"):
+        path = image.with_name(f"{stem}{mask_filter}")
+        return path if path.is_file() else None
+    paths = [image.with_name(f"{stem}{mask_filter}{suffix}") for suffix in _SUFFIXES]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _start(given: Namespace, warn: Say) -> Weights | None:
+    from cellbasin.foreign import open_weights
+
+    if given.pretrained_model in _NOTHING:
+        return None
+    found, notice = find_network(given.pretrained_model)
+    if notice:
+        warn(notice)
+    return open_weights(found)
+
+
+def _recipe(given: Namespace, start: Weights | None) -> Recipe:
+    from cellbasin.training.recipe import RECIPES
+
+    if given.n_epochs < 1:
+        raise UsageError(f"found --n_epochs {given.n_epochs}, expected 1 or more")
+    return replace(
+        RECIPES["default"],
+        minutes=0,
+        epochs=given.n_epochs,
+        warmup=0,
+        generated=0.0,
+        diameter=start.card.diameter if start else given.diam_mean,
+    )
+
+
+def _trained(readers: Readers, tests: Readers, start: Weights | None, given: Namespace, log: Say) -> Weights:
+    from cellbasin.training.dataset import prepare_all
+    from cellbasin.training.loop import TrainingError
+    from cellbasin.training.loop import train as run
+    from cellbasin.training.size_fit import fit_size_model
+    from cellbasin.weights import PAPER, load_weights
+
+    recipe = _recipe(given, start)
+    log(f">>>> training on {len(readers)} images, objects resized to {recipe.diameter:g} pixels")
+    images = prepare_all(readers, recipe.ignore_label)
+    told = _Lines(log, len(images), recipe)
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "network.safetensors"
+        try:
+            run(
+                images,
+                start.card.architecture if start else PAPER,
+                recipe,
+                out,
+                start=start,
+                validate=_test_loss(prepare_all(tests, recipe.ignore_label), recipe) if tests else None,
+                validate_every=_TEST_EVERY,
+                report=told,
+            )
+        except TrainingError as error:
+            raise UsageError(str(error)) from error
+        weights = load_weights(out)
+    log("fitting the size model")
+    weights = fit_size_model(weights, readers, recipe.ignore_label, recipe.seed)
+    card = replace(weights.card, typical_diameter=float(np.median([_own_diameter(reader()) for reader in readers])))
+    return replace(weights, card=card)
+
+
+def _own_diameter(image: Annotated) -> float:
+    from cellbasin.labels import median_diameter
+
+    return median_diameter(image.labels, 65535)
+
+
+def _files(weights: Weights, name: str, start: Weights | None) -> dict[str, bytes]:
+    """Names and contents: Cellpose's own where the training started from such a network, or from nothing."""
+    from cellbasin.foreign import exported
+    from cellbasin.weights import save_weights
+
+    if start is None or start.card.conventions == "cellpose":
+        return exported(weights, name)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "network.safetensors"
+        save_weights(path, replace(weights.card, name=name), weights.tensors)
+        return {name: path.read_bytes()}
+
+
+def _test_loss(images: list[Any], recipe: Recipe) -> Callable[[Any], dict[str, float]]:
+    """The loss on a fixed set of crops of the test images."""
+    import torch
+
+    from cellbasin.training.loop import loss_terms
+    from cellbasin.training.sampling import Batches, Stage
+
+    batches = Batches(images, recipe, 0, lambda step: Stage(224, 4))
+    batches.close()
+    crops = [batches.draw(number) for number in range(_TEST_BATCHES)]
+
+    def loss(network: Any) -> dict[str, float]:
+        device = next(network.parameters()).device
+        with torch.no_grad():
+            terms = [
+                sum(loss_terms(network(torch.from_numpy(x).to(device))[0].float(), torch.from_numpy(y).to(device)))
+                for x, y in crops
+            ]
+        return {"score": -1.0, "loss": float(sum(terms)) / len(terms)}  # the score: the last network is the result
+
+    return loss
+
+
+class _Lines:
+    """The lines of a training as Cellpose 3 logs them."""
+
+    def __init__(self, log: Say, images: int, recipe: Recipe) -> None:
+        self._log, self._steps = log, max(1, images // recipe.schedule[-1][2])
+        self._test = 0.0
+
+    def __call__(self, record: dict[str, Any]) -> None:
+        """Take one record of the training."""
+        if "validation_loss" in record:
+            self._test = record["validation_loss"]
+        elif "flow" in record:
+            self._log(
+                f"{record['step'] // self._steps}, train_loss={record['flow'] + record['inside']:.4f}, "
+                f"test_loss={self._test:.4f}, LR={record['rate']:.6f}, time {record['seconds']:.2f}s"
+            )
