@@ -85,7 +85,7 @@ def compare(theirs: Worker, file: Path, sample: Sample, precisions: list[str]) -
     """Differences of the maps, and how far masks agree, average precision at IoU 0.9."""
     answer = theirs.call(
         "segment_twice",
-        stage(theirs.folder, "image", image=sample.image),
+        stage(theirs.folder, sample.name.replace("/", "-"), image=sample.image),
         keep=True,
         name="network",
         diameter=sample.diameter,

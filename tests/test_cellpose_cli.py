@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -348,6 +349,19 @@ def annotated_folder(folder: Path, mask_filter: str) -> Path:
     return folder
 
 
+@pytest.fixture
+def short_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    """Few passes for the batch norms, on one thread, and a cache that nobody else uses."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr("cellbasin.training.loop._NORM_BATCHES", 1)
+    monkeypatch.setenv("CELLBASIN_CACHE", str(tmp_path / "cache"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("short_training")
 @pytest.mark.parametrize("mask_filter", ["_masks", "_seg.npy"])
 def test_qupath_training(cellpose, small_model: Path, tmp_path: Path, mask_filter: str) -> None:  # type: ignore[no-untyped-def]
     if mask_filter == "_masks":
@@ -373,7 +387,8 @@ def test_qupath_training(cellpose, small_model: Path, tmp_path: Path, mask_filte
     assert 10 < card.typical_diameter < 40
     sent = f"--dir {test} --pretrained_model {model} --diameter 0 --save_tif --no_npy"
     assert cellpose(*sent.split()).code == 0
-    answer = cellpose("--train", "--dir", folder, "--min_train_masks", "1000", "--pretrained_model", start)
+    sent = f"--train --dir {folder} --min_train_masks 1000 --pretrained_model {start} --mask_filter {mask_filter}"
+    answer = cellpose(*sent.split())
     assert answer.code == 2 and "1000 objects" in answer.err
 
 

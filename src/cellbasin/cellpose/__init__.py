@@ -44,7 +44,7 @@ def console_main(arguments: Sequence[str] | None = None) -> int:
 def _run(arguments: list[str]) -> int:
     from cellbasin.cellpose.arguments import UsageError, parse, without_effect
 
-    given = parse(arguments)
+    given = parse(_without_interpreter(arguments))
     if given.version:
         from cellbasin.version import VERSION
 
@@ -62,6 +62,18 @@ def _run(arguments: list[str]) -> int:
             "see 'cellbasin-cellpose --help'"
         )
     return _work(given)
+
+
+def _without_interpreter(arguments: list[str]) -> list[str]:
+    """The flags alone, where a program takes this command for a Python (QuPath: -Xutf8 -W ignore -m cellpose ...).
+
+    >>> _without_interpreter(["-W", "ignore", "-m", "cellpose", "--dir", "x"])
+    ['--dir', 'x']
+    """
+    for place in range(min(len(arguments) - 1, 8)):
+        if arguments[place : place + 2] == ["-m", "cellpose"]:
+            return arguments[place + 2 :]
+    return arguments
 
 
 def _work(given: Namespace) -> int:

@@ -34,7 +34,6 @@ Say = Callable[[str], None]
 Readers = list[Callable[[], "Annotated"]]
 _NOTHING = ("", "None", "False", "0", "scratch")
 _SUFFIXES = (".tif", ".tiff", ".png")
-_TEST_BATCHES = 4
 _TEST_EVERY = 60.0  # seconds
 
 
@@ -50,16 +49,22 @@ def train(given: Namespace, log: Say, warn: Say) -> int:
     start = _start(given, warn)
     readers = annotated(given.dir, given, log)
     tests = annotated(given.test_dir, given, log) if given.test_dir else []
-    weights = _trained(readers, tests, start, given, log)
-    out = Path(given.dir) / "models" / name
-    out.parent.mkdir(exist_ok=True)
+    weights = trained(readers, tests, start, given, log)
+    folder = Path(given.dir) / "models"
+    folder.mkdir(exist_ok=True)
+    path = write_model(weights, folder, name, start, given)
+    log(f">>>> model trained and saved to {path.resolve()}")
+    return DONE
+
+
+def write_model(weights: Weights, folder: Path, name: str, start: Weights | None, given: Namespace) -> Path:
+    """Write FOLDER/NAME, and with --train_size of a network of Cellpose's its size model; returns the path."""
     for path, data in _files(weights, name, start).items():
         if path != name and not given.train_size:
             continue  # QuPath takes the one file that it finds
-        with atomic(out.parent / path) as temporary:
+        with atomic(folder / path) as temporary:
             temporary.write_bytes(data)
-    log(f">>>> model trained and saved to {out.resolve()}")
-    return DONE
+    return folder / name
 
 
 def annotated(folder: str, given: Namespace, log: Say) -> Readers:
@@ -121,17 +126,26 @@ def _recipe(given: Namespace, start: Weights | None) -> Recipe:
     )
 
 
-def _trained(readers: Readers, tests: Readers, start: Weights | None, given: Namespace, log: Say) -> Weights:
+def trained(
+    readers: Readers,
+    tests: Readers,
+    start: Weights | None,
+    given: Namespace,
+    log: Say,
+    report: Callable[[dict[str, Any]], None] | None = None,
+) -> Weights:
+    """A network trained on the images that the readers give, with its size model; raises UsageError where it cannot."""
     from cellbasin.training.dataset import prepare_all
     from cellbasin.training.loop import TrainingError
     from cellbasin.training.loop import train as run
     from cellbasin.training.size_fit import fit_size_model
+    from cellbasin.training.watched_loss import watched_loss
     from cellbasin.weights import PAPER, load_weights
 
     recipe = _recipe(given, start)
     log(f">>>> training on {len(readers)} images, objects resized to {recipe.diameter:g} pixels")
     images = prepare_all(readers, recipe.ignore_label)
-    told = _Lines(log, len(images), recipe)
+    told = report or _Lines(log, len(images), recipe)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "network.safetensors"
         try:
@@ -141,7 +155,7 @@ def _trained(readers: Readers, tests: Readers, start: Weights | None, given: Nam
                 recipe,
                 out,
                 start=start,
-                validate=_test_loss(prepare_all(tests, recipe.ignore_label), recipe) if tests else None,
+                validate=watched_loss(prepare_all(tests, recipe.ignore_label), recipe) if tests else None,
                 validate_every=_TEST_EVERY,
                 report=told,
             )
@@ -171,29 +185,6 @@ def _files(weights: Weights, name: str, start: Weights | None) -> dict[str, byte
         path = Path(folder) / "network.safetensors"
         save_weights(path, replace(weights.card, name=name), weights.tensors)
         return {name: path.read_bytes()}
-
-
-def _test_loss(images: list[Any], recipe: Recipe) -> Callable[[Any], dict[str, float]]:
-    """The loss on a fixed set of crops of the test images."""
-    import torch
-
-    from cellbasin.training.loop import loss_terms
-    from cellbasin.training.sampling import Batches, Stage
-
-    batches = Batches(images, recipe, 0, lambda step: Stage(224, 4))
-    batches.close()
-    crops = [batches.draw(number) for number in range(_TEST_BATCHES)]
-
-    def loss(network: Any) -> dict[str, float]:
-        device = next(network.parameters()).device
-        with torch.no_grad():
-            terms = [
-                sum(loss_terms(network(torch.from_numpy(x).to(device))[0].float(), torch.from_numpy(y).to(device)))
-                for x, y in crops
-            ]
-        return {"score": -1.0, "loss": float(sum(terms)) / len(terms)}  # the score: the last network is the result
-
-    return loss
 
 
 class _Lines:

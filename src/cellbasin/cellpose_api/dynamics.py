@@ -1,0 +1,76 @@
+"""`cellpose.dynamics`: masks to flows and back. Flows of networks are 5 times unit vectors, those of masks are not."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from cellbasin.conventions import CONVENTIONS
+from cellbasin.dynamics import segment_flows
+from cellbasin.flows import labels_to_flows as own_flows
+from cellbasin.resize import resize_labels
+
+
+def masks_to_flows(masks: np.ndarray, device: Any = None, niter: int | None = None) -> np.ndarray:
+    """Unit vectors (D, *shape) float32 that lead to every object's centre."""
+    return own_flows(np.asarray(masks).astype(np.int32))
+
+
+masks_to_flows_gpu = masks_to_flows
+masks_to_flows_cpu = masks_to_flows
+
+
+def labels_to_flows(
+    labels: Sequence[np.ndarray],
+    files: Any = None,
+    device: Any = None,
+    redo_flows: bool = False,
+    niter: int | None = None,
+) -> list[np.ndarray]:
+    """For each mask float32 (D + 2, *shape): labels, inside (0 or 1), flows. Nothing is written to files."""
+    found = []
+    for item in labels:
+        masks = np.asarray(item)
+        masks = masks[0] if masks.ndim == 3 and len(masks) < 4 else masks
+        parts = [masks[None], (masks > 0)[None], masks_to_flows(masks)]
+        found.append(np.concatenate([part.astype(np.float32) for part in parts]))
+    return found
+
+
+def compute_masks(
+    dP: np.ndarray,
+    cellprob: np.ndarray,
+    p: Any = None,
+    niter: int | None = 200,
+    cellprob_threshold: float = 0.0,
+    flow_threshold: float | None = 0.4,
+    interp: bool = True,
+    do_3D: bool = False,
+    min_size: int = 15,
+    max_size_fraction: float = 0.4,
+    device: Any = None,
+) -> np.ndarray:
+    """Masks from a network's flows (5 times unit vectors) and logits."""
+    logit = np.clip(np.asarray(cellprob, np.float32), -30, 30)
+    flow = (np.asarray(dP, np.float32) / 5).astype(np.float32)
+    threshold = 1 / (1 + np.exp(-float(np.clip(cellprob_threshold, -30, 30))))
+    labels = segment_flows(
+        flow,
+        (1 / (1 + np.exp(-logit))).astype(np.float32),
+        probability_threshold=float(threshold),
+        flow_threshold=flow_threshold or None,
+        min_size=max(min_size, 0),
+        steps=max(int(niter or 200), 1),
+        border_leniency=CONVENTIONS["cellpose"].border_leniency,
+    ).labels
+    return labels.astype(np.uint16 if labels.max(initial=0) < 65535 else np.uint32)
+
+
+def resize_and_compute_masks(
+    dP: np.ndarray, cellprob: np.ndarray, resize: Sequence[int] | None = None, **settings: Any
+) -> np.ndarray:
+    """As `compute_masks`; resize: (Y, X) that masks are brought to."""
+    masks = compute_masks(dP, cellprob, **settings)
+    return masks if resize is None else resize_labels(masks, (int(resize[-2]), int(resize[-1])))

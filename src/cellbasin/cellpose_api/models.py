@@ -1,0 +1,258 @@
+"""`cellpose.models`: networks with `eval`."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from cellbasin.cellpose.networks import STAND_INS, find_network
+from cellbasin.cellpose_api.arrays import arranged, picked
+from cellbasin.cellpose_api.core import use_gpu
+from cellbasin.foreign import open_weights
+from cellbasin.image import Image
+from cellbasin.io import flow_colours
+from cellbasin.model import Model, load_model
+from cellbasin.options import Options
+from cellbasin.results import Segmentation
+
+MODEL_NAMES = [*STAND_INS[:-1]]
+_SCALE = 5.0  # Cellpose's flows are five times the unit vectors
+_NEUTRAL = {
+    "lowhigh": None,
+    "percentile": (1, 99),
+    "normalize": True,
+    "norm3D": None,
+    "sharpen_radius": 0,
+    "smooth_radius": 0,
+    "tile_norm_blocksize": 0,
+    "tile_norm_smooth3D": None,
+    "invert": None,
+}
+
+__all__ = ["MODEL_NAMES", "Cellpose", "CellposeModel", "SizeModel", "use_gpu"]
+
+
+class CellposeModel:
+    """A network by name or file; see `cellbasin.cellpose.networks.find_network` for what a name means.
+
+    >>> masks, flows, styles = CellposeModel(pretrained_model="general").eval(np.zeros((64, 64)), channels=[0, 0])
+    >>> masks.shape, len(flows), styles.shape
+    ((64, 64), 3, (256,))
+    """
+
+    def __init__(
+        self,
+        gpu: bool = False,
+        pretrained_model: Any = None,
+        model_type: str | None = None,
+        mkldnn: bool = True,
+        diam_mean: float = 30.0,
+        device: Any = None,
+        nchan: int = 2,
+        pretrained_model_ortho: Any = None,
+        backbone: str = "default",
+    ) -> None:
+        _only("pretrained_model_ortho", pretrained_model_ortho, None)
+        _only("backbone", backbone, "default")
+        _only("nchan", nchan, 2)
+        if isinstance(pretrained_model, list | tuple) and len(pretrained_model) == 1:
+            pretrained_model = pretrained_model[0]
+        name = str(pretrained_model or model_type or "cyto3")
+        found, self.notice = find_network(name)
+        self.pretrained_model = name
+        self.model: Model = load_model(found)
+        self.net = self.model  # for `train.train_seg`
+        card = open_weights(found).card
+        self.diam_mean = float(card.diameter)
+        self.diam_labels = float(card.typical_diameter or card.diameter)
+        self.estimates = card.conventions != "cellpose" or bool(card.size_model)
+        self.gpu = self.model.engines[0].device != "cpu"
+        self.device, self.nchan, self.nclasses = self.model.engines[0].device, 2, 3
+
+    def eval(self, x: Any, **settings: Any) -> tuple[Any, Any, Any]:
+        """Segment an image, or each of a list: (masks, [colours, flow, logit], style), lists for a list.
+
+        Keywords as Cellpose 3's `eval`. diameter None: the network's own (`diam_labels`), or estimated where the
+        network is cellbasin's or has a size model. Raises ValueError for settings that cannot be followed, TypeError
+        for unknown ones.
+        """
+        results = _each(self, x, settings, automatic=False)
+        found = [_as_cellpose(result, settings.get("compute_masks", True)) for result in results]
+        if not _is_list(x):
+            return found[0]
+        return [one[0] for one in found], [one[1] for one in found], [one[2] for one in found]
+
+
+class Cellpose:
+    """A network that estimates the diameter where `eval` is given None or 0."""
+
+    def __init__(
+        self,
+        gpu: bool = False,
+        model_type: str | None = "cyto3",
+        nchan: int = 2,
+        device: Any = None,
+        backbone: str = "default",
+        net_avg: bool = True,
+    ) -> None:
+        self.cp = CellposeModel(gpu=gpu, model_type=model_type, nchan=nchan, device=device, backbone=backbone)
+        self.sz = SizeModel(self.cp)
+        self.diam_mean, self.gpu, self.device = self.cp.diam_mean, self.cp.gpu, self.cp.device
+
+    def eval(self, x: Any, diameter: Any = 30.0, **settings: Any) -> tuple[Any, Any, Any, Any]:
+        """As `CellposeModel.eval`, and the diameters in pixels as a fourth result."""
+        settings = {**settings, "diameter": diameter}
+        results = _each(self.cp, x, settings, automatic=True)
+        found = [_as_cellpose(result, settings.get("compute_masks", True)) for result in results]
+        if not _is_list(x):
+            return (*found[0], results[0].diameter)
+        lists = [one[0] for one in found], [one[1] for one in found], [one[2] for one in found]
+        return (*lists, [result.diameter for result in results])
+
+
+class SizeModel:
+    """Estimates diameters with a network."""
+
+    def __init__(self, cp_model: CellposeModel, device: Any = None, pretrained_size: Any = None) -> None:
+        self.cp, self.diam_mean = cp_model, cp_model.diam_mean
+
+    def eval(self, x: Any, **settings: Any) -> tuple[Any, Any]:
+        """(diameter, diameter) in pixels of an image, or lists for a list: one estimate is made, not two."""
+        results = _each(self.cp, x, {**settings, "diameter": None}, automatic=True)
+        found = [result.diameter for result in results]
+        return (found, found) if _is_list(x) else (found[0], found[0])
+
+
+def _is_list(x: Any) -> bool:
+    return isinstance(x, list | tuple) or (isinstance(x, np.ndarray) and x.dtype == object)
+
+
+def _of(value: Any, number: int, count: int) -> Any:
+    """The value for one of several images, where it is given for each."""
+    several = isinstance(value, list | tuple | np.ndarray) and len(value) == count
+    return value[number] if several else value
+
+
+def _each(model: CellposeModel, x: Any, settings: dict[str, Any], *, automatic: bool) -> list[Segmentation]:
+    if not _is_list(x):
+        return [_one(model, x, automatic=automatic, **settings)]
+    results = []
+    for number, image in enumerate(x):
+        own = {**settings, "diameter": _of(settings.get("diameter"), number, len(x))}
+        channels = settings.get("channels")
+        if channels is not None and np.ndim(np.asarray(channels)) == 2:
+            own["channels"] = channels[0] if len(channels) == 1 else channels[number]
+        results.append(_one(model, image, automatic=automatic, **own))
+    return results
+
+
+def _one(
+    model: CellposeModel,
+    x: np.ndarray,
+    *,
+    automatic: bool,
+    channels: Any = None,
+    channel_axis: int | None = None,
+    z_axis: int | None = None,
+    normalize: bool | Mapping[str, Any] = True,
+    invert: bool = False,
+    rescale: float | None = None,
+    diameter: float | None = None,
+    flow_threshold: float | None = 0.4,
+    cellprob_threshold: float = 0.0,
+    mask_threshold: float | None = None,
+    do_3D: bool = False,
+    anisotropy: float | None = None,
+    flow3D_smooth: float = 0.0,
+    stitch_threshold: float = 0.0,
+    min_size: int = 15,
+    augment: bool = False,
+    tile_overlap: float = 0.1,
+    bsize: int = 224,
+    max_size_fraction: float = 0.4,
+    batch_size: int = 8,
+    resample: bool = True,
+    interp: bool = True,
+    niter: int | None = None,
+    compute_masks: bool = True,
+    net_avg: bool = True,
+    tile: bool = True,
+    progress: Any = None,
+) -> Segmentation:
+    """One image; the keywords from `max_size_fraction` on change nothing here."""
+    _check_normalize(normalize)
+    inverted = invert or (isinstance(normalize, Mapping) and bool(normalize.get("invert")))
+    planes, axes = arranged(x, channel_axis, z_axis, volume=do_3D or stitch_threshold > 0)
+    pixels = picked(planes, channels)
+    if inverted:
+        pixels = pixels.max(axis=tuple(range(1, pixels.ndim)), keepdims=True) - pixels
+    logit = cellprob_threshold if mask_threshold is None else mask_threshold
+    if rescale is not None and not diameter:
+        diameter = model.diam_mean / rescale
+    if not diameter and not automatic and not model.estimates:
+        diameter = model.diam_labels
+    options = Options(
+        diameter=float(diameter) if diameter else None,
+        channels=tuple(range(len(pixels))),
+        augment=augment,
+        probability_threshold=1 / (1 + math.exp(-min(max(logit, -50.0), 50.0))),
+        flow_threshold=max(flow_threshold or 0.0, 0.0),
+        min_size=max(min_size, 0),
+        overlap=tile_overlap,
+        tile=bsize,
+        volume_mode="stitch" if stitch_threshold > 0 else "flows",
+        stitch_threshold=stitch_threshold if stitch_threshold > 0 else Options().stitch_threshold,
+        anisotropy=anisotropy,
+        smoothing=flow3D_smooth or None,
+    )
+    pixels = pixels if pixels.dtype.kind in "uif" else pixels.astype(np.float32)
+    if axes == "CZYX" and not do_3D and stitch_threshold <= 0:
+        return _plane_by_plane(model.model, pixels, options)
+    return model.model.segment(Image(pixels, axes), options=options)
+
+
+def _plane_by_plane(model: Model, pixels: np.ndarray, options: Options) -> Segmentation:
+    """A volume as so many images: labels of different planes have nothing to do with each other."""
+    results = [model.segment(Image(pixels[:, z], "CYX"), options=options) for z in range(pixels.shape[1])]
+    first = results[0]
+    flow = np.stack([result.flow for result in results], axis=1)
+    stacked = [np.stack([getattr(result, name) for result in results]) for name in ("labels", "probability")]
+    return Segmentation(stacked[0], flow, stacked[1], first.style, first.diameter, first.objects, first.provenance)
+
+
+def _as_cellpose(result: Segmentation, compute_masks: bool) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
+    labels = result.labels.astype(np.uint16 if result.labels.max(initial=0) < 65535 else np.uint32)
+    inside = np.clip(result.probability.astype(np.float64), 1e-6, 1 - 1e-6)
+    logit = np.log(inside / (1 - inside)).astype(np.float32)
+    in_plane = result.flow[-2:]
+    colours = (
+        flow_colours(in_plane)
+        if in_plane.ndim == 3
+        else np.stack([flow_colours(in_plane[:, z]) for z in range(in_plane.shape[1])])
+    )
+    masks = labels if compute_masks else np.zeros(0)
+    return masks, [colours, (_SCALE * result.flow).astype(np.float32), logit], result.style
+
+
+def _check_normalize(normalize: bool | Mapping[str, Any]) -> None:
+    if normalize is True:
+        return
+    if not isinstance(normalize, Mapping):
+        raise ValueError("found normalize=False, expected True: images are always normalised (percentiles 1 and 99)")
+    for name, value in normalize.items():
+        if name not in _NEUTRAL:
+            raise ValueError(f"found normalize[{name!r}], expected some of {', '.join(_NEUTRAL)}")
+        neutral = _NEUTRAL[name]
+        same = tuple(value) == neutral if name == "percentile" and value is not None else value == neutral
+        if neutral is not None and value is not None and not same:
+            raise ValueError(f"found normalize[{name!r}] = {value!r}, expected {neutral!r}: nothing else is done here")
+        if name == "lowhigh" and value is not None:
+            raise ValueError("found normalize['lowhigh'], expected None: images are normalised by percentiles 1 and 99")
+
+
+def _only(name: str, value: Any, expected: Any) -> None:
+    if value not in (expected, None):
+        raise ValueError(f"found {name}={value!r}, expected {expected!r}: nothing else can be run here")

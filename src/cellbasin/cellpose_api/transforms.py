@@ -1,0 +1,99 @@
+"""`cellpose.transforms`: the most used of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from cellbasin.cellpose_api.arrays import arranged, picked
+from cellbasin.resize import resize_labels, sample
+
+
+def normalize99(
+    Y: np.ndarray, lower: float = 1, upper: float = 99, copy: bool = True, downsample: bool = False
+) -> np.ndarray:
+    """Percentiles become 0 and 1; a new array."""
+    from cellbasin.intensity import normalise
+
+    return normalise(np.asarray(Y), low=float(lower), high=float(upper))
+
+
+def normalize_img(
+    img: np.ndarray,
+    normalize: bool = True,
+    norm3D: bool = True,
+    invert: bool = False,
+    lowhigh: Any = None,
+    percentile: Any = (1.0, 99.0),
+    axis: int = -1,
+) -> np.ndarray:
+    """Normalise every channel of an image ([Z,] Y, X, C): by percentiles, or `lowhigh`; a new array.
+
+    norm3D False: every plane by itself. Raises ValueError for images without channels and for numbers out of order.
+    """
+    img = np.asarray(img)
+    if img.ndim < 3:
+        raise ValueError(f"found an image of shape {img.shape}, expected at least three axes, one of them channels")
+    moved = np.moveaxis(img, axis, -1).astype(np.float32)
+    low, high = (1.0, 99.0) if percentile is None else (float(percentile[0]), float(percentile[1]))
+    if not 0 <= low < high <= 100:
+        raise ValueError(f"found percentiles {percentile}, expected two from 0 to 100 in order")
+    if invert and not normalize and lowhigh is None:
+        raise ValueError("found invert without normalize, expected both")
+    if lowhigh is not None:
+        moved = _between(moved, np.asarray(lowhigh, np.float32))
+    elif normalize:
+        planes = moved[None] if moved.ndim == 3 or norm3D else moved
+        parts = [
+            np.stack([normalize99(plane[..., c], low, high) for c in range(moved.shape[-1])], axis=-1)
+            for plane in planes
+        ]
+        moved = np.stack(parts).reshape(moved.shape)
+    return np.moveaxis(1 - moved if invert else moved, -1, axis)
+
+
+def _between(img: np.ndarray, bounds: np.ndarray) -> np.ndarray:
+    if bounds.shape == (2,):
+        bounds = np.tile(bounds, (img.shape[-1], 1))
+    if bounds.shape != (img.shape[-1], 2):
+        raise ValueError(f"found lowhigh of shape {bounds.shape}, expected (2,) or ({img.shape[-1]}, 2)")
+    return (img - bounds[:, 0]) / (bounds[:, 1] - bounds[:, 0])
+
+
+def convert_image(
+    x: np.ndarray,
+    channels: Any,
+    channel_axis: int | None = None,
+    z_axis: int | None = None,
+    do_3D: bool = False,
+    nchan: int = 2,
+) -> np.ndarray:
+    """The network's channels of an image, float32 ([Z,] Y, X, 2): planes first, channels last, zeros for none."""
+    planes, _ = arranged(x, channel_axis, z_axis, volume=do_3D)
+    chosen = picked(planes, channels).astype(np.float32)
+    result = np.zeros((nchan, *chosen.shape[1:]), np.float32)
+    result[: len(chosen)] = chosen[:nchan]
+    return np.moveaxis(result, 0, -1)
+
+
+def resize_image(
+    img0: np.ndarray,
+    Ly: int | None = None,
+    Lx: int | None = None,
+    rsz: Any = None,
+    interpolation: int = 1,
+    no_channels: bool = False,
+) -> np.ndarray:
+    """Resize ([Z,] Y, X[, C]) bilinearly, or to the nearest pixel for interpolation=0; the dtype stays."""
+    img0 = np.asarray(img0)
+    if Ly is None and rsz is None:
+        raise ValueError("found neither Ly and Lx nor rsz, expected one of them")
+    channels = img0.ndim > 2 and not no_channels
+    first = np.moveaxis(img0, -1, 0) if channels else img0
+    height, width = first.shape[-2:]
+    scale = np.broadcast_to(np.asarray(1.0 if rsz is None else rsz, float), (2,))
+    shape = (int(Ly), int(Lx or 0)) if Ly is not None else (int(height * scale[0]), int(width * scale[1]))
+    found = resize_labels(first, shape) if interpolation == 0 else sample(first, shape)
+    found = np.rint(found).astype(img0.dtype) if img0.dtype.kind in "ui" else found.astype(img0.dtype)
+    return np.moveaxis(found, 0, -1) if channels else found

@@ -1,0 +1,33 @@
+"""The loss on images that are not learnt from, for those who watch it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+
+from cellbasin.network import Network
+from cellbasin.training.dataset import TrainingImage
+from cellbasin.training.loop import loss_terms
+from cellbasin.training.recipe import Recipe
+from cellbasin.training.sampling import Batches, Stage
+
+_BATCHES, _CROPS, _SIZE = 4, 4, 224
+
+
+def watched_loss(images: Sequence[TrainingImage], recipe: Recipe) -> Callable[[Network], dict[str, float]]:
+    """A function for `train(validate=...)`: the loss on a fixed set of crops; it makes no network the best one."""
+    batches = Batches(images, recipe, 0, lambda step: Stage(_SIZE, _CROPS))
+    batches.close()
+    crops = [batches.draw(number) for number in range(_BATCHES)]
+
+    @torch.no_grad()
+    def loss(network: Network) -> dict[str, float]:
+        device = next(network.parameters()).device
+        terms: list[torch.Tensor] = []
+        for image, target in crops:
+            maps, _ = network(torch.from_numpy(image).to(device))
+            terms += loss_terms(maps.float(), torch.from_numpy(target).to(device))
+        return {"score": -1.0, "loss": float(sum(terms)) / len(crops)}
+
+    return loss

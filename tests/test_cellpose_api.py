@@ -1,0 +1,258 @@
+"""Cellpose's Python calls: scripts that use them run, and get what the real calls give."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+import cellbasin
+from cellbasin.cellpose_api import core, dynamics, io, metrics, models, plot, train, transforms, utils
+from cellbasin.cellpose_api.arrays import arranged, picked
+from cellbasin.engines.shapes import tensor_shapes
+from cellbasin.foreign import exported
+from cellbasin.generator import generate
+from cellbasin.io import ReadError, read_seg
+from cellbasin.weights import Architecture, Card, Weights
+
+
+@pytest.fixture(autouse=True)
+def no_networks_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(tmp_path / "cellpose"))
+    monkeypatch.setenv("CELLBASIN_MODELS", str(tmp_path / "models"))
+
+
+def picture(seed: int = 1, size: int = 96) -> np.ndarray:
+    return generate("nuclei", (size, size), diameter=20, seed=seed).image[0]
+
+
+def labels(seed: int = 1) -> np.ndarray:
+    return generate("nuclei", (96, 96), diameter=20, seed=seed).labels
+
+
+# upstream's tests of shapes (tests/test_shape.py), with cellbasin's network
+
+
+@pytest.mark.parametrize(
+    ("shape", "settings", "expected"),
+    [
+        ((224, 1, 224), {"channels": [0, 0], "channel_axis": 1}, (224, 224)),
+        ((224, 224, 1, 5, 1), {"channels": [0, 0], "channel_axis": None, "z_axis": 3}, (5, 224, 224)),
+        ((5, 224, 224), {"channels": [0, 0], "stitch_threshold": 0.9}, (5, 224, 224)),
+        ((224, 3, 224), {"channels": [2, 1], "channel_axis": 1}, (224, 224)),
+    ],
+)
+def test_shapes(shape: tuple[int, ...], settings: dict, expected: tuple[int, ...]) -> None:
+    masks, flows, _, diameter = models.Cellpose(model_type="cyto3").eval(np.zeros(shape), diameter=30, **settings)
+    assert masks.shape == expected and diameter == 30
+    assert flows[1].shape == (flows[1].shape[0], *expected)
+
+
+def test_eval_is_segment() -> None:
+    image = picture()
+    segmentation = cellbasin.load_model().segment(image, diameter=20)
+    model = models.CellposeModel(gpu=core.use_gpu(), pretrained_model="general")
+    masks, flows, style = model.eval(image, channels=[0, 0], diameter=20)
+    assert masks.dtype == np.uint16 and np.array_equal(masks, segmentation.labels) and masks.max() > 3
+    assert flows[0].shape == (96, 96, 3) and flows[0].dtype == np.uint8
+    np.testing.assert_allclose(flows[1], 5 * segmentation.flow, rtol=1e-6)
+    np.testing.assert_allclose(1 / (1 + np.exp(-flows[2])), segmentation.probability, atol=1e-5)
+    assert np.array_equal(style, segmentation.style)
+    inverted = model.eval(image.max() - image, channels=[0, 0], diameter=20, invert=True)[0]
+    assert np.array_equal(inverted, masks)
+    assert model.eval(image, diameter=20, compute_masks=False)[0].size == 0
+
+
+def test_lists_channels_and_estimated_diameters() -> None:
+    images = [np.stack([picture(seed), picture(seed + 5)], -1) for seed in (1, 2)]
+    model = models.Cellpose(model_type="nuclei")
+    masks, flows, styles, diameters = model.eval(images, channels=[[1, 0], [2, 1]], diameter=[20, 20])
+    assert len(masks) == len(flows) == len(styles) == len(diameters) == 2
+    own = cellbasin.load_model().segment(images[1], axes="YXC", channels=(1, 0), diameter=20)
+    assert np.array_equal(masks[1], own.labels)
+    estimated = model.sz.eval(images[0], channels=[1, 0], channel_axis=-1)[0]
+    assert 10 < estimated < 40
+    assert model.eval(images[0], channels=[1, 0], diameter=None)[3] == estimated
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"normalize": False}, "normalize"),
+        ({"normalize": {"percentile": (3, 97)}}, "percentile"),
+        ({"normalize": {"tile_norm_blocksize": 100}}, "tile_norm"),
+        ({"normalize": {"lowhigh": [0, 5]}}, "lowhigh"),
+        ({"normalize": {"colour": 1}}, "colour"),
+        ({"channels": [0]}, "channels"),
+        ({"channels": [1, 2]}, "channels"),
+        ({"channels": [4, 0]}, "0 to 3"),
+        ({"do_3D": True}, "volume"),
+        ({"channel_axis": 5}, "axis 5"),
+    ],
+)
+def test_settings_that_cannot_be_followed(settings: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        models.CellposeModel().eval(np.zeros((40, 50)), diameter=20, **settings)
+
+
+def test_unknown_settings_and_networks() -> None:
+    with pytest.raises(TypeError, match="colour"):
+        models.CellposeModel().eval(np.zeros((40, 50)), colour=1)
+    for settings in ({"pretrained_model": "no-such-network"}, {"backbone": "transformer"}, {"nchan": 3}):
+        with pytest.raises(ValueError, match="found"):
+            models.CellposeModel(**settings)
+
+
+@pytest.mark.parametrize(
+    ("shape", "channel_axis", "z_axis", "volume", "expected"),
+    [
+        ((64, 80), None, None, False, (1, 64, 80)),
+        ((64, 80, 3), None, None, False, (3, 64, 80)),
+        ((2, 64, 80), None, None, False, (2, 64, 80)),
+        ((64, 80, 1), None, None, False, (1, 64, 80)),
+        ((12, 64, 80), None, None, False, (1, 12, 64, 80)),
+        ((5, 64, 80), None, None, True, (1, 5, 64, 80)),
+        ((12, 64, 80, 2), None, None, True, (2, 12, 64, 80)),
+        ((12, 2, 64, 80), 1, 0, True, (2, 12, 64, 80)),
+        ((64, 80, 12), None, 2, True, (1, 12, 64, 80)),
+    ],
+)
+def test_axes(shape, channel_axis, z_axis, volume: bool, expected: tuple[int, ...]) -> None:  # type: ignore[no-untyped-def]
+    assert arranged(np.zeros(shape), channel_axis, z_axis, volume=volume)[0].shape == expected
+
+
+def test_axes_that_cannot_be_told() -> None:
+    for shape in ((3,), (2, 3, 4, 5, 6)):
+        with pytest.raises(ValueError, match="found"):
+            arranged(np.zeros(shape), None, None, volume=False)
+    three = np.arange(36.0).reshape(3, 3, 4)
+    assert np.array_equal(picked(three, [0, 0])[0], three.mean(axis=0)) and len(picked(three, None)) == 2
+    assert np.array_equal(picked(three, [3, 1]), three[[2, 0]])
+
+
+def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", picture())
+    tifffile.imwrite(tmp_path / "a_masks.tif", labels().astype(np.uint16))
+    image, name = io.imread(tmp_path / "a.tif"), str(tmp_path / "a.tif")
+    masks, flows, _ = models.CellposeModel().eval(image, channels=[0, 0], diameter=20)
+    io.masks_flows_to_seg(image, masks, flows, name, diams=20.0, channels=[0, 0])
+    io.masks_flows_to_seg([image], [masks], [flows], [name], diams=20.0, channels=[0, 0])
+    seg = read_seg(tmp_path / "a_seg.npy")
+    assert np.array_equal(seg.labels, masks) and seg.diameter == 20 and seg.flow is not None
+    np.testing.assert_allclose(5 * seg.flow, flows[1], atol=1e-5)
+    io.save_masks(
+        [image], [masks], [flows], [name], png=True, tif=True, save_txt=True, save_flows=True, save_outlines=True
+    )
+    io.save_rois(masks, name)
+    io.outlines_to_text(tmp_path / "b", utils.outlines_list(masks))
+    assert (tmp_path / "b_cp_outlines.txt").read_text() == (tmp_path / "a_cp_outlines.txt").read_text()
+    for end in ("_cp_masks.png", "_cp_masks.tif", "_rois.zip", "_outlines_cp_masks.png", "_dP_cp_masks.tif"):
+        assert (tmp_path / f"a{end}").is_file()
+    assert np.array_equal(io.imread(tmp_path / "a_cp_masks.png"), masks)
+    images, true, names, *rest = io.load_train_test_data(str(tmp_path), mask_filter="_masks")
+    assert names == [name] and np.array_equal(true[0], labels()) and len(images) == 1 and rest == [None] * 3
+    io.imsave(tmp_path / "c.png", plot.mask_overlay(image, masks))
+    assert io.imread(tmp_path / "c.png").shape == (96, 96, 3)
+    with pytest.raises(ReadError):
+        io.imread(tmp_path / "missing.tif")
+    with pytest.raises(ReadError, match="found no labels"):
+        io.load_train_test_data(str(tmp_path), mask_filter="_cyto_masks")
+
+
+def test_metrics() -> None:
+    truth = labels()
+    gaps = np.where(truth == truth.max(), truth.max() + 7, truth)
+    ap, tp, fp, fn = metrics.average_precision(truth, gaps)
+    assert ap.tolist() == [1, 1, 1] and tp[0] == truth.max() and not fp.any() and not fn.any()
+    ap, *_ = metrics.average_precision([truth, 0 * truth], [0 * truth, 0 * truth], threshold=[0.5])
+    assert ap.tolist() == [[0], [1]]
+    iou, partner = metrics.mask_ious(truth, gaps)
+    assert (iou == 1).all() and partner[-1] == gaps.max()
+    assert metrics.aggregated_jaccard_index([truth], [gaps]).tolist() == [1.0]
+    assert [score[0, 0] for score in metrics.boundary_scores([truth], [truth], [0.1])] == [1, 1, 1]
+    assert metrics.flow_error(truth, 5 * dynamics.masks_to_flows(truth))[0].max() < 1e-6
+
+
+def test_utils() -> None:
+    truth = labels()
+    middle, each = utils.diameters(truth)
+    assert each.shape == (truth.max(),) and middle == np.median(each) and utils.diameters(0 * truth)[0] == 0
+    outlines = utils.masks_to_outlines(truth)
+    assert outlines.dtype == bool and (truth[outlines] > 0).all()
+    for label, ring in enumerate(utils.outlines_list(truth), 1):
+        assert (truth[ring[:, 1], ring[:, 0]] == label).all()
+        inner = ring[(ring > 0).all(axis=1) & (ring < 95).all(axis=1)]
+        assert outlines[inner[:, 1], inner[:, 0]].all()
+    kept = utils.remove_edge_masks(truth)
+    assert not kept[0].any() and not kept[:, -1].any() and kept.max() < truth.max()
+    holes = np.zeros((40, 40), int)
+    holes[5:25, 5:25] = 3
+    holes[10:14, 10:14] = 0
+    holes[30:32, 30:32] = 9
+    filled = utils.fill_holes_and_remove_small_masks(holes, min_size=15)
+    assert filled.max() == 1 and (filled == 1).sum() == 400 and holes.max() == 9
+    nested = np.ones((20, 20), int)
+    nested[5:15, 5:15] = 2
+    assert utils.fill_holes_and_remove_small_masks(nested).max() == 2
+    assert utils.stitch3D([truth, truth]).max() == truth.max()
+    with pytest.raises(RuntimeError, match="downloads nothing"):
+        utils.download_url_to_file("somewhere", "here")
+
+
+def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr("cellbasin.training.loop._NORM_BATCHES", 1)
+    monkeypatch.setenv("CELLBASIN_CACHE", str(tmp_path / "cache"))
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    paper = Architecture(channels=(4, 8), stem=1, refine=0)
+    tensors = {key: np.full(shape, 0.1, np.float32) for key, shape in tensor_shapes(paper).items()}
+    start = tmp_path / "theirs"
+    start.write_bytes(exported(Weights(Card("x", paper, conventions="cellpose"), tensors, ""), "theirs")["theirs"])
+    model = models.CellposeModel(pretrained_model=str(start))
+    images = [np.stack([picture(seed), picture(seed)], -1) for seed in (1, 2)]
+    path, losses, watched = train.train_seg(
+        model.net, images, [labels(1), labels(2)], test_data=images[:1], test_labels=[labels(1)],
+        channels=[1, 2], n_epochs=1, save_path=str(tmp_path), model_name="mine", learning_rate=0.1,
+    )  # fmt: skip
+    torch.set_num_threads(threads)
+    assert path == tmp_path / "models" / "mine" and losses.ndim == 1 and len(watched) == 1
+    again = models.CellposeModel(pretrained_model=str(path))
+    assert again.diam_mean == 30 and 10 < again.diam_labels < 40 and not again.estimates
+    io.add_model(path)
+    assert models.CellposeModel(model_type="mine").diam_labels == again.diam_labels
+    io.remove_model(path, delete=True)
+    assert not path.exists()
+    with pytest.raises(ValueError, match="10000 objects"):
+        train.train_seg(model.net, images, [labels(1), labels(2)], min_train_masks=10000)
+
+
+def test_dynamics() -> None:
+    truth = labels()
+    flows = dynamics.labels_to_flows([truth])[0]
+    assert flows.shape == (4, 96, 96) and np.array_equal(flows[0], truth)
+    logit = np.where(truth > 0, 5.0, -5.0)
+    assert metrics.average_precision(truth, dynamics.compute_masks(5 * flows[2:], logit))[0].tolist() == [1, 1, 1]
+    assert dynamics.resize_and_compute_masks(5 * flows[2:], logit, resize=[48, 48]).shape == (48, 48)
+
+
+def test_transforms() -> None:
+    image = np.random.default_rng(0).random((5, 40, 50, 2)).astype(np.float32)
+    for settings in ({}, {"norm3D": False}, {"invert": True}):
+        assert transforms.normalize_img(image, **settings).shape == image.shape
+    bounded = transforms.normalize_img(image, lowhigh=(image.min(), image.max()))
+    assert bounded.min() == 0 and bounded.max() == 1
+    for arguments, settings in (
+        ((image[0, ..., 0],), {}),
+        ((image,), {"lowhigh": (0, 1, 2)}),
+        ((image,), {"percentile": (1, 101)}),
+        ((image,), {"normalize": False, "invert": True}),
+    ):
+        with pytest.raises(ValueError, match="found"):
+            transforms.normalize_img(*arguments, **settings)
+    for dtype in (np.uint8, np.uint16, np.uint32):
+        resized = transforms.resize_image(np.full((20, 30, 3), 7, dtype), 40, 45)
+        assert resized.shape == (40, 45, 3) and resized.dtype == dtype and (resized == 7).all()
+    assert transforms.convert_image(np.zeros((224, 3, 200)), [2, 1], channel_axis=1).shape == (224, 200, 2)
