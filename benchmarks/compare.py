@@ -68,7 +68,7 @@ def cost_table(results: Sequence[MethodResult]) -> str:
         [
             result.title,
             "-" if math.isnan(result.training_hours) else f"{result.training_hours:.1f}",
-            f"{np.median([image.seconds for image in result.evaluation.images]):.2f}",
+            _median_seconds(result),
             result.processor,
             result.date,
         ]
@@ -76,6 +76,11 @@ def cost_table(results: Sequence[MethodResult]) -> str:
     ]
     header = ["method", "training hours", "seconds per image (median)", "processor", "date"]
     return f"## Methods\n\n{markdown(header, rows)}\n"
+
+
+def _median_seconds(result: MethodResult) -> str:
+    known = [image.seconds for image in result.evaluation.images if math.isfinite(image.seconds)]
+    return f"{np.median(known):.2f}" if known else "-"
 
 
 def score_table(results: Sequence[MethodResult], threshold: float) -> str:
