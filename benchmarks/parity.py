@@ -29,7 +29,7 @@ from cellbasin.engines import choose_engine, find_hardware
 from cellbasin.evaluation import channels_of, limit_per_source, read_pair
 from cellbasin.foreign import open_weights
 from cellbasin.intensity import select_channels
-from cellbasin.io import read_index
+from cellbasin.io import read_index, read_labels, read_outlines_text, read_rois, read_seg, write_labels, write_seg
 from cellbasin.labels import median_diameter
 from cellbasin.metrics import match
 from cellbasin.model import load_model
@@ -112,6 +112,44 @@ def of_common(one: np.ndarray, other: np.ndarray, ours: np.ndarray) -> float:
     return len(both & here) / len(both) if both else 1.0
 
 
+def check_files(theirs: Worker, file: Path, sample: Sample) -> bool:
+    """What one program writes the other reads."""
+    model = load_model(file, engine="openvino", precision="float32")
+    result = model.segment(sample.image, axes="CYX", channels=tuple(range(len(sample.image))), diameter=sample.diameter)
+    ours, other = theirs.folder / "ours" / "cells", theirs.folder / "theirs" / "cells"
+    for stem in (ours, other):
+        stem.parent.mkdir()
+    write_labels(f"{ours}.tif", result.labels)  # any image of that size
+    write_labels(f"{ours}_cp_masks.png", result.labels)
+    write_seg(f"{ours}_seg.npy", result.labels, result.flow, result.probability, result.diameter, f"{ours}.tif")
+    read = theirs.call("read_files", keep=True, stem=str(ours)).arrays
+    image = stage(theirs.folder, "files", image=sample.image)
+    known = {"name": "network", "diameter": sample.diameter, "stem": str(other)}
+    written = theirs.call("write_files", image, keep=True, **known).arrays
+    seg, masks = read_seg(f"{other}_seg.npy"), written["masks"]
+    drawn = read_outlines_text(f"{other}_cp_outlines.txt", masks.shape)
+    rois = read_rois(f"{other}_rois.zip", masks.shape, points="centres")
+    found = {
+        "our _seg.npy in its training and window": np.array_equal(read["seg"], result.labels) and bool(read["fits"]),
+        "our flows there": np.allclose(read["raw"][:2], FLOW_SCALE * result.flow, atol=1e-5),
+        "our _cp_masks.png there": np.array_equal(read["png"], result.labels),
+        "its _seg.npy here": np.array_equal(seg.labels, masks),
+        "its flows here": seg.flow is not None and np.allclose(FLOW_SCALE * seg.flow, written["flow"], atol=1e-5),
+        "its masks here": all(np.array_equal(read_labels(f"{other}_cp_masks{end}"), masks) for end in (".png", ".tif")),
+        "its _cp_outlines.txt here": same_outlines(drawn, masks),
+        "its _rois.zip here": same_outlines(rois, masks),
+    }
+    for name, good in found.items():
+        print(f"files: {name}: {'yes' if good else 'NO'}", flush=True)
+    return all(found.values())
+
+
+def same_outlines(drawn: np.ndarray, masks: np.ndarray) -> bool:
+    """Whether the same objects are drawn; outlines know neither holes nor other pieces than the largest."""
+    both = match(masks, drawn, 0.9)
+    return both.fn == both.fp == 0
+
+
 def report(rows: list[dict], precisions: list[str]) -> bool:
     """Print the means; whether all is as wanted."""
     agreeing = [row for row in rows if row["two integrators"] >= AGREE]
@@ -161,6 +199,7 @@ def main() -> int:
             if arguments.weights:
                 well &= check_network(theirs, arguments.weights, "trained")
                 exported = folder / "trained.pth"
+                well &= check_files(theirs, exported, next(samples(1)))
                 rows = []
                 for sample in samples(arguments.images):
                     rows.append(compare(theirs, exported, sample, precisions))

@@ -8,11 +8,13 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from cellpose import core, dynamics, models
+from cellpose import io as files
 from workers import serve
 
 CPU = torch.device("cpu")
@@ -86,6 +88,34 @@ def segment_twice(image: np.ndarray, name: str, diameter: float) -> Mapping[str,
     return {**found, "flow": flow, "probability": 1 / (1 + np.exp(-logit.astype(np.float64)))}
 
 
+def write_files(image: np.ndarray, name: str, diameter: float, stem: str) -> Mapping[str, Any]:
+    """Its own companion files of an image, STEM_seg.npy and so on."""
+    picture, channels = _picture(image)
+    masks, flows, _ = MODELS[name][0].eval(picture, channels=channels, diameter=diameter)
+    files.imsave(f"{stem}.tif", picture)
+    files.masks_flows_to_seg(picture, masks, flows, f"{stem}.tif", channels=channels, diams=diameter)
+    files.save_masks(picture, masks, flows, f"{stem}.tif", png=True, tif=True, save_txt=True)
+    files.save_rois(masks, f"{stem}.tif", multiprocessing=False)
+    return {"masks": masks.astype(np.int32), "flow": flows[1], "logit": flows[2]}
+
+
+def read_files(stem: str) -> Mapping[str, Any]:
+    """What its training and its window read of files of that stem; KeyError where a key is missing."""
+    folder = str(Path(stem).parent)
+    content = np.load(f"{stem}_seg.npy", allow_pickle=True).item()
+    for key in ("outlines", "masks", "chan_choose", "ismanual", "filename", "flows", "diameter"):
+        content[key]
+    _, from_seg, _ = files.load_images_labels(folder, mask_filter="_seg.npy")
+    _, from_png, _ = files.load_images_labels(folder, mask_filter="_cp_masks")
+    fits = content["flows"][0].shape[-3] == content["masks"].shape[-2]  # else its window resizes all of them
+    return {
+        "seg": np.asarray(from_seg[0]).astype(np.int32),
+        "png": np.asarray(from_png[0]).astype(np.int32),
+        "fits": np.array(fits),
+        "raw": content["flows"][4],
+    }
+
+
 def _steps_as_on_graphics(flow: np.ndarray, inds: Any, niter: int, device: Any = CPU) -> Any:
     """What its integrator for graphics processors computes: grid_sample, coordinates from -1 to 1 over L - 1 pixels."""
     reach = torch.tensor([length - 1 for length in flow.shape[:0:-1]], dtype=torch.float32)
@@ -132,7 +162,7 @@ if __name__ == "__main__":
             function.__name__: function
             for function in (
                 *(about, load, raw, network, flows_to_labels, labels_to_flows),
-                *(segment, segment_twice, segment_volume, stand_in),
+                *(segment, segment_twice, segment_volume, stand_in, write_files, read_files),
             )
         }
     )

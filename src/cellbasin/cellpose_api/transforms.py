@@ -97,3 +97,52 @@ def resize_image(
     found = resize_labels(first, shape) if interpolation == 0 else sample(first, shape)
     found = np.rint(found).astype(img0.dtype) if img0.dtype.kind in "ui" else found.astype(img0.dtype)
     return np.moveaxis(found, 0, -1) if channels else found
+
+
+def random_rotate_and_resize(
+    X: list[np.ndarray],
+    Y: list[np.ndarray] | None = None,
+    scale_range: float = 1.0,
+    xy: tuple[int, int] = (224, 224),
+    do_flip: bool = True,
+    rotate: bool = True,
+    rescale: Any = None,
+) -> tuple[np.ndarray, np.ndarray | list[Any], np.ndarray]:
+    """Crops (N, C, *xy) of images ([C,] Y, X) and labels, turned, mirrored and resized at random, and the scales (N,).
+
+    Of labels the first channel is taken by the nearest pixel; of three channels the last two are a flow (y, x), which
+    is turned with the image. Randomness is numpy's global one.
+    """
+    images = [np.asarray(image, np.float32).reshape(-1, *image.shape[-2:]) for image in X]
+    labels = [np.asarray(label, np.float32).reshape(-1, *label.shape[-2:]) for label in Y] if Y is not None else []
+    crops = np.zeros((len(images), len(images[0]), *xy), np.float32)
+    cut = np.zeros((len(labels), len(labels[0]) if labels else 0, *xy), np.float32)
+    scales = np.ones(len(images), np.float32)
+    for n, image in enumerate(images):
+        angle, flip = np.random.rand() * 2 * np.pi * rotate, bool(do_flip and np.random.rand() > 0.5)
+        scales[n] = (1 - scale_range / 2 + scale_range * np.random.rand()) / (1.0 if rescale is None else rescale[n])
+        turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+        if flip:
+            turn = turn @ np.diag([1.0, -1.0])
+        room = np.maximum(0, np.array(image.shape[1:]) * scales[n] - xy)
+        middle = np.array(image.shape[1:]) / 2 + (np.random.rand(2) - 0.5) * room / scales[n]
+        crops[n] = _turned(image, turn / scales[n], middle, xy, (1,) * len(image))
+        if labels:
+            cut[n] = _turned(labels[n], turn / scales[n], middle, xy, (0,) + (1,) * (len(labels[n]) - 1))
+            if len(labels[n]) == 3:
+                cut[n, 1:] = np.tensordot(turn.T, cut[n, 1:], axes=1)
+    return crops, cut if labels else [], scales
+
+
+def _turned(
+    planes: np.ndarray, matrix: np.ndarray, middle: np.ndarray, shape: tuple[int, int], orders: tuple[int, ...]
+) -> np.ndarray:
+    from scipy.ndimage import affine_transform
+
+    offset = middle - matrix @ (np.array(shape) / 2)
+    return np.stack(
+        [
+            affine_transform(plane, matrix, offset, output_shape=shape, order=order)
+            for plane, order in zip(planes, orders, strict=True)
+        ]
+    )

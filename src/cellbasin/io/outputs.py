@@ -14,8 +14,9 @@ from cellbasin.results import Segmentation
 
 from .coco import write_coco
 from .montage import write_volume_overlay
+from .seg import write_seg
 from .vector import write_geojson, write_outlines_text, write_rois
-from .write import write_flows, write_labels, write_overlay, write_parquet, write_seg, write_table
+from .write import write_flows, write_labels, write_overlay, write_parquet, write_table
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ OUTPUTS: dict[str, Output] = {
     "parquet": Output("_objects.parquet", _parquet, "the same as Parquet"),
     "coco": Output("_coco.json", _coco, "COCO annotations", _IMAGES),
     "overlay": Output("_overlay.png", _overlay, "picture with coloured outlines; of a volume also a sweep, GIF"),
-    "seg": Output("_seg.npy", _seg, "file of Cellpose's own window", _IMAGES),
+    "seg": Output("_seg.npy", _seg, "file of Cellpose's own window"),
 }
 """Everything that `save` can write, by name."""
 

@@ -19,7 +19,6 @@ from cellbasin.image import Image
 from .atomic import atomic
 from .errors import WriteError
 from .overlay import overlay
-from .seg import write_seg as write_seg
 
 _IMAGEJ_BYTES = 4 * 1000**3  # above this ImageJ's own format ends
 
