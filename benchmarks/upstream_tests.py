@@ -103,6 +103,7 @@ def run(tests: Path) -> int:
     """Run the tests one by one in a process and print a line for each."""
     environment = {**os.environ, "PYTHONPATH": str(tests), "CELLBASIN_MODELS": str(tests / "models")}
     environment |= {"CELLBASIN_CACHE": str(tests / "cache"), "HOME": str(tests), "CELLBASIN_DEBUG": "1"}
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), environment["PATH"]])
     left_out = " and ".join(f"not {name}" for name in LEFT_OUT)
     command = [sys.executable, "-m", "pytest", "-v", "--tb=line", "-p", "no:cacheprovider", "-k", left_out, *FILES]
     found = subprocess.run(command, cwd=tests, env=environment, capture_output=True, text=True)

@@ -120,6 +120,24 @@ def test_pickles_made_by_hand_are_refused(code: bytes) -> None:
         load_pickle(code)
 
 
+def test_lengths_and_numbers_in_the_pickle_take_no_memory() -> None:
+    import resource
+
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    for code in (
+        b"]r\xff\xff\xff\x7f.",  # remembered as number 2^31 - 1
+        b"B\xff\xff\xff\x7fx.",  # bytes of that length
+        b"X\xff\xff\xff\x7fx.",
+        b"\x80\x04\x95\xff\xff\xff\x7f\x00\x00\x00\x00].",  # a frame
+        b"\x80\x05\x96\xff\xff\xff\x7f\x00\x00\x00\x00x.",  # a bytearray
+    ):
+        try:
+            assert load_pickle(code) == []
+        except PickleError as error:
+            assert "\n" not in str(error)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000  # kB
+
+
 def test_a_few_bytes_do_not_stand_for_more_than_fits_anywhere() -> None:
     content: list[Any] = []
     for _ in range(200):

@@ -17,10 +17,11 @@ import io
 import math
 import os
 import pickle
+import struct
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def load_pickle(source: bytes | BinaryIO, more: Allowed | None = None) -> Any:
         PickleError: anything else is in it, or it is damaged.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return settled(_Reader(file, more or {}).read())
+    return settled(_Reader(file, more or {}).content())
 
 
 def load_npy(path: str | os.PathLike[str]) -> Any:
@@ -75,11 +76,39 @@ def load_npy(path: str | os.PathLike[str]) -> Any:
         raise PickleError(f"the file cannot be read ({reason}); expected one of numpy's .npy files") from error
 
 
-class _Reader(pickle.Unpickler):
-    """Python's own machine with only the allowed names; torch's references to storages are handed to `more`."""
+class _Bounded:
+    """A file of which no more is asked for than is left, so that a wrong length in it takes no memory."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        start = file.tell()
+        self._file, self._end = file, file.seek(0, os.SEEK_END)
+        file.seek(start)
+
+    def read(self, length: int) -> bytes:
+        """So many bytes; EOFError where fewer are left."""
+        if length > self._end - self._file.tell():
+            raise EOFError("it is cut short, or a length in it is wrong")
+        return self._file.read(length)
+
+    def readline(self) -> bytes:
+        """Up to the end of a line."""
+        return self._file.readline()
+
+
+def _load_bytearray(machine: Any) -> None:
+    """Bytes that are there, not as many as the pickle says."""
+    (length,) = struct.unpack("<Q", machine.read(8))
+    machine.append(bytearray(machine.read(length)))
+
+
+class _Reader(pickle._Unpickler):
+    """Python's own machine with only the allowed names; torch's references to storages are handed to `more`.
+
+    It is the one written in Python: that in C makes its table of memories as long as the pickle says, and fills it.
+    """
 
     def __init__(self, file: BinaryIO, more: Allowed) -> None:
-        super().__init__(file, encoding="latin1")
+        super().__init__(_Bounded(file), encoding="latin1")
         self._allowed = {**ALLOWED, **more}
 
     def find_class(self, module: str, name: str) -> Any:
@@ -92,6 +121,8 @@ class _Reader(pickle.Unpickler):
                 f"nothing was run; do not trust this file"
             ) from None
 
+    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _load_bytearray}
+
     def persistent_load(self, reference: Any) -> Any:
         """torch's reference to the bytes of a tensor."""
         storage = self._allowed.get(("", "storage"))
@@ -99,7 +130,7 @@ class _Reader(pickle.Unpickler):
             raise PickleError("found a reference to data outside the pickle, expected all data inside")
         return storage(reference)
 
-    def read(self) -> Any:
+    def content(self) -> Any:
         """The object; every kind of damage becomes a PickleError."""
         try:
             return self.load()

@@ -26,12 +26,19 @@ def normalize_img(
     invert: bool = False,
     lowhigh: Any = None,
     percentile: Any = (1.0, 99.0),
+    sharpen_radius: float = 0,
+    smooth_radius: float = 0,
+    tile_norm_blocksize: float = 0,
+    tile_norm_smooth3D: float = 1,
     axis: int = -1,
 ) -> np.ndarray:
     """Normalise every channel of an image ([Z,] Y, X, C): by percentiles, or `lowhigh`; a new array.
 
-    norm3D False: every plane by itself. Raises ValueError for images without channels and for numbers out of order.
+    norm3D False: every plane by itself. Raises ValueError for images without channels, for numbers out of order, and
+    for sharpening, smoothing and normalisation by tiles, which are not done here.
     """
+    if sharpen_radius or smooth_radius or tile_norm_blocksize:
+        raise ValueError("found a radius or tile_norm_blocksize, expected 0: images are normalised as a whole here")
     img = np.asarray(img)
     if img.ndim < 3:
         raise ValueError(f"found an image of shape {img.shape}, expected at least three axes, one of them channels")

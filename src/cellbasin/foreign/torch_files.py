@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import pickle
 import struct
 import zipfile
@@ -137,7 +138,8 @@ def _read_old(file: BinaryIO, check: Check | None) -> dict[str, np.ndarray]:
     for key in load_pickle(file):
         storage = storages[str(key)]
         (count,) = struct.unpack("<q", file.read(8))
-        if not 0 <= count <= MAX_BYTES // storage.dtype.itemsize:
+        left = os.fstat(file.fileno()).st_size - file.tell()
+        if not 0 <= count <= left // storage.dtype.itemsize:
             raise TorchFileError(f"found {count} numbers of a tensor, expected fewer: the file is damaged")
         data = file.read(count * storage.dtype.itemsize)
         numbers[storage.key] = _numbers(data, storage._replace(numel=count))

@@ -19,6 +19,7 @@ MAX_ROIS = 1_000_000
 MAX_BYTES = 64 * 1024**2
 MAX_PIXELS = 1 << 32
 _FAR = 1e6  # pixels; points beyond are no outlines
+_LONGEST = 30_000_000  # pixels of one outline
 
 
 def read_outlines_text(path: str | os.PathLike[str], shape: Sequence[int], points: Points | None = None) -> np.ndarray:
@@ -118,6 +119,8 @@ def _line_pixels(ring: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         raise ValueError("found outlines far outside of any image")
     after = np.roll(ring, -1, axis=0)
     steps = np.maximum(np.ceil(np.abs(after - ring).max(axis=1)).astype(int), 1)
+    if steps.sum() > _LONGEST:
+        raise ValueError("found an outline far longer than those of objects in an image")
     start, part = np.repeat(np.arange(len(ring)), steps), np.concatenate([np.arange(n) / n for n in steps])
     places = np.floor(ring[start] + part[:, None] * (after - ring)[start] + 0.5).astype(int)
     return places[:, 0], places[:, 1]
