@@ -73,7 +73,7 @@ def main() -> int:
         if arguments.split == "test":
             log_look(model, found, arguments.diameter)
             if not arguments.limit:
-                keep(model, found, arguments.diameter, styles)
+                keep(model, found, arguments, styles)
         report += [source_table(found), trust.table()]
         report.append(worst_images(model, records, found, arguments.diameter, arguments.out))
     else:
@@ -98,6 +98,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--diameter", default="auto", choices=("auto", "true"))
     parser.add_argument("--limit", type=int, help="at most so many images of each source")
     parser.add_argument("--fields", type=int, default=10, help="fields without cells of each kind")
+    parser.add_argument("--hours", type=float, help="of training with all ancestors, where their cards don't tell")
     parser.add_argument("--out", type=Path, default=OUTPUT)
     return parser.parse_args()
 
@@ -163,9 +164,11 @@ def _evaluate(
     return evaluate(model, records, diameter=diameter, report=report)
 
 
-def keep(model: Model, found: Evaluation, diameter: str, styles: Sequence[np.ndarray]) -> None:
+def keep(model: Model, found: Evaluation, arguments: argparse.Namespace, styles: Sequence[np.ndarray]) -> None:
     """Write docs/results/NAME.json and, with automatic diameters, styles.npz: for `compare.py` and `figures.py`."""
-    card, engine = model.card, model.engines[0]
+    card, engine, diameter = model.card, model.engines[0], arguments.diameter
+    runs = [card.recipe.get("hours"), *(ancestor.get("hours") for ancestor in card.ancestors)]
+    hours = arguments.hours or (math.nan if None in runs else sum(runs))
     name = card.name if diameter == "auto" else f"{card.name}-{diameter}-diameter"
     settings = {
         "version": VERSION,
@@ -173,7 +176,7 @@ def keep(model: Model, found: Evaluation, diameter: str, styles: Sequence[np.nda
         "diameter": diameter,
         "engine": f"{engine.name} {engine.precision}",
     }
-    MethodResult(name, f"cellbasin {name}", found, card.recipe.get("hours", math.nan), settings).save()
+    MethodResult(name, f"cellbasin {name}", found, hours, settings).save()
     if diameter == "auto":
         with atomic(RESULTS / "styles.npz") as temporary:
             np.savez_compressed(

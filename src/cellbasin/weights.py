@@ -62,8 +62,8 @@ class Card:
     """The header of a weights file.
 
     name: of the model; architecture; diameter: object diameter in pixels that images are resized to; licence and
-    sources of the training data; ancestors: name, sha256 and sources of the networks it was trained from, oldest first;
-    recipe, seeds and scores: free-form records; size_model: coefficients of the style → diameter regression;
+    sources of the training data; ancestors: name, sha256, sources and hours of the networks it was trained from, oldest
+    first; recipe, seeds and scores: free-form records; size_model: coefficients of the style → diameter regression;
     confidence: coefficients of the objects' confidence, "plain" and "augment"; novelty: styles of training images;
     ranges: int8 ranges by tensor name; note: a warning shown at load; typical_diameter: of the training images' objects
     where known, the first guess of a model without size model (0: `diameter`); conventions: of the program that trained
@@ -104,7 +104,8 @@ class Weights:
     @property
     def lineage(self) -> tuple[dict[str, Any], ...]:
         """What the card of a network that is trained from this one has as its ancestors."""
-        own = {"name": self.card.name, "sha256": self.sha256, "sources": list(self.card.sources)}
+        hours = self.card.recipe.get("hours")
+        own = {"name": self.card.name, "sha256": self.sha256, "sources": list(self.card.sources), "hours": hours}
         return (*self.card.ancestors, own)
 
 
