@@ -13,6 +13,7 @@ from cellbasin.composed import composed_flows, segment_composed, smooth_maps, tr
 from cellbasin.flows import labels_to_flows
 from cellbasin.generator import generate_volume
 from cellbasin.image import Image
+from cellbasin.io import read_image, read_labels
 from cellbasin.labels import relabel, split_pieces
 from cellbasin.metrics import average_precision
 from cellbasin.model import Cancelled, load_model
@@ -328,3 +329,13 @@ def test_a_full_disk_is_an_error_of_the_system(monkeypatch):
     monkeypatch.setattr("os.posix_fallocate", full, raising=False)
     with pytest.raises(OSError, match="No space"):
         on_disk((4, 4))
+
+
+@needs_model
+@pytest.mark.data
+def test_nuclei_of_a_real_embryo(model, data3d_root):
+    image = read_image(data3d_root / "qcanet_8cell.tif")
+    truth = read_labels(data3d_root / "qcanet_8cell_masks.tif")
+    found = model.segment(image, options=Options(anisotropy=2.188, diameter=21.0))
+    assert average_precision(truth, found.labels, (0.25,))[0] > 0.6
+    assert abs(np.log(np.median(found.objects["area"]) / np.median(np.bincount(truth.ravel())[1:]))) < 0.4
