@@ -28,8 +28,8 @@ HEAD = """# Methods on the same test images
 Written by `python benchmarks/compare.py` from [results/](results/), where every image's counts are; how each method
 was trained and run is in `benchmarks/rivals/` and benchmarks/README.md. Average precision TP / (TP + FP + FN) as mean
 over images (the last line: over sources with at least five test images), with 95 % bootstrap intervals over images.
-No method is told the objects' size unless its name says so. Seconds are of that day's machine, which other work may have
-shared; hours of training count those of the networks that a network was trained from.
+No method is told the objects' size unless its name says so. Seconds are of that day's machine, which other work may
+have shared; hours of training count those of the networks that a network was trained from.
 """
 
 
