@@ -141,12 +141,13 @@ def _settings(name: str, minutes: float | None, epochs: int | None, seed: int, e
 
 
 def _start(start: str | None, network: str | None) -> tuple[Architecture, Weights | None]:
-    from cellbasin.weights import HALF, PAPER, load_weights
+    from cellbasin.foreign import open_weights
+    from cellbasin.weights import HALF, PAPER
 
     if start is not None:
         if network is not None:
             raise CommandError("found --network and --from, expected one of them: a model brings its network along")
-        weights = load_weights(start)
+        weights = open_weights(start)
         return weights.card.architecture, weights
     known = {"half": HALF, "paper": PAPER}
     if (network or "half") not in known:
