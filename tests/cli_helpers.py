@@ -78,4 +78,6 @@ def assert_one_line(outcome: Outcome, *words: str, code: int = 2) -> None:
 
 def leftovers(folder: Path) -> list[str]:
     """Names of temporary files that should not be there."""
-    return [path.name for path in folder.rglob("*") if path.name.startswith(".") or "tmp" in path.suffixes]
+    zarr = (".zgroup", ".zattrs", ".zarray")
+    names = [path.name for path in folder.rglob("*") if path.name not in zarr]
+    return [name for name in names if name.startswith(".") or ".tmp" in name]
