@@ -57,7 +57,7 @@ def outermost_pixels(ring: np.ndarray) -> np.ndarray:
     """The pixels (K, 2), y and x, that lie inside along a ring of corners (K', 2) as `trace_outlines` gives it.
 
     >>> outermost_pixels(np.array([[0, 3], [2, 3], [2, 1], [0, 1]])).tolist()
-    [[0, 2], [1, 2], [1, 1], [0, 1]]
+    [[1, 2], [1, 1], [0, 1], [0, 2]]
     """
     way = np.roll(ring, -1, axis=0) - ring
     steps = np.abs(way).max(axis=1)
