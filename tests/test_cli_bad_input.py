@@ -286,6 +286,7 @@ def test_stopped_in_the_middle(small_model: Path, tmp_path: Path, number: int, c
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background job ignores Ctrl-C
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         lines = [process.stdout.readline() for _ in range(3)]
