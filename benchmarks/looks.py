@@ -6,12 +6,12 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
-from cellbasin.evaluation import Evaluation
+from cellbasin.evaluation import SHOWN, Evaluation
 from cellbasin.model import Model
 from cellbasin.version import VERSION
 
 TEST_LOG = Path(__file__).parent.parent / "docs" / "test-log.jsonl"
-SHOWN = (0.5, 0.75, 0.9)
+__all__ = ["SHOWN", "log_look"]
 
 
 def log_look(model: Model, found: Evaluation, diameter: str) -> None:

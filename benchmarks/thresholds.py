@@ -19,7 +19,7 @@ from bench import markdown, say
 from inputs import data_root
 
 from cellbasin.dynamics import FlowSegmentation, segment_flows
-from cellbasin.evaluation import channels_of, read_pair, score_labels
+from cellbasin.evaluation import IGNORE, channels_of, read_pair, score_labels
 from cellbasin.intensity import select_channels
 from cellbasin.io import Record
 from cellbasin.labels import median_diameter, touches_border
@@ -32,7 +32,6 @@ FLOW = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0, np.inf)
 PAPER = (PROBABILITY.index(0.5), FLOW.index(0.4))
 AT_BORDER = 2.0  # as in `segment_flows`
 FOLDS = 5
-IGNORE = 65535
 PLACES = (0, 5, 8)  # of AP at 0.5, 0.75, 0.9
 
 

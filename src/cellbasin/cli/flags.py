@@ -53,6 +53,11 @@ def names(type_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     return tuple(part for part in parts if part)
 
 
+def words(metavar: str, help: str) -> Parameter:
+    """A flag that takes words with commas between; see `names`."""
+    return Parameter(converter=names, n_tokens=1, metavar=metavar, show_default=False, help=help)
+
+
 def _weights(type_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
     text = tokens[0].value
     try:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter
 
 from cellbasin.cli.console import DONE, Bar, CommandError
-from cellbasin.cli.flags import channels_from, names
+from cellbasin.cli.flags import channels_from, words
 
 if TYPE_CHECKING:
     from cellbasin.training.recipe import Recipe
@@ -62,23 +62,11 @@ def train(  # noqa: PLR0913
     validate_every: Annotated[float, Parameter(metavar="MINUTES", help="Time between validations; 0 for none.")] = 15.0,
     exclude: Annotated[
         tuple[str, ...],
-        Parameter(
-            converter=names,
-            n_tokens=1,
-            metavar="SOURCE[,...]",
-            show_default=False,
-            help="Sources to leave out besides the recipe's.",
-        ),
+        words("SOURCE[,...]", "Sources to leave out besides the recipe's."),
     ] = (),
     only: Annotated[
         tuple[str, ...],
-        Parameter(
-            converter=names,
-            n_tokens=1,
-            metavar="SOURCE[,...]",
-            show_default=False,
-            help="The only sources to learn from: for a specialist.",
-        ),
+        words("SOURCE[,...]", "The only sources to learn from: for a specialist."),
     ] = (),
     channels: Annotated[
         tuple[int, ...] | None,

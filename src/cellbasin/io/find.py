@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .errors import ReadError
-from .read import SUFFIXES, ZARR_MARKERS
+from .read import SUFFIXES, is_zarr
 
 MASK_ENDINGS = ("_masks", "_cp_masks")
 """What is added to an image's stem in the names of its labels, in the order in which they are looked for."""
@@ -194,7 +194,7 @@ def natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:
 
 
 def _expand(path: Path) -> list[Path]:
-    if path.is_file() or _is_zarr(path):
+    if path.is_file() or is_zarr(path):
         return [path]
     if path.is_dir():
         images = _images_among(path.iterdir())
@@ -216,13 +216,9 @@ def _images_among(paths: Iterable[Path]) -> list[Path]:
         if path.suffix.lower() in SUFFIXES
         and not path.name.startswith(".")
         and not path.stem.endswith(OUTPUT_ENDINGS)
-        and (path.is_file() or _is_zarr(path))
+        and (path.is_file() or is_zarr(path))
     ]
     return sorted(kept, key=natural_key)
-
-
-def _is_zarr(path: Path) -> bool:
-    return path.is_dir() and any((path / marker).is_file() for marker in ZARR_MARKERS)
 
 
 def _is_result_of(path: Path, stems: set[tuple[Path, str]]) -> bool:

@@ -21,8 +21,7 @@ from .tiff import read_tiff, tiff_positions
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".npy", ".npz", ".zarr", ".nd2", ".czi", ".lif")
 """Endings of files (.zarr: folders) that are read, in any case; the first bytes, not the ending, tell the format."""
 
-ZARR_MARKERS = (".zgroup", ".zarray", ".zattrs", "zarr.json")
-"""Files that make a folder a Zarr group or array."""
+_ZARR_MARKERS = (".zgroup", ".zarray", ".zattrs", "zarr.json")
 
 _MAGIC = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
@@ -127,6 +126,11 @@ def count_positions(path: str | os.PathLike[str]) -> int:
         return MICROSCOPES[kind].count(path) if kind in MICROSCOPES else 1
 
 
+def is_zarr(path: Path) -> bool:
+    """Whether a folder is a Zarr group or array."""
+    return path.is_dir() and any((path / marker).is_file() for marker in _ZARR_MARKERS)
+
+
 def _image(path: Path, raw: Raw, axes: str | None) -> Image:
     array, known = _squeeze(raw.array, axes.upper() if axes is not None else raw.axes)
     try:
@@ -228,7 +232,7 @@ def _told(path: Path) -> Iterator[None]:
 def _kind(path: Path) -> str:
     """Format of a file by its first bytes, after asking the plain questions."""
     if path.is_dir():
-        if any((path / marker).is_file() for marker in ZARR_MARKERS):
+        if is_zarr(path):
             return "ZARR"
         raise ReadError(f"{path}: found a folder; expected an image file")
     if not path.exists():
