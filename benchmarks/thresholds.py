@@ -18,11 +18,11 @@ import numpy as np
 from bench import markdown, say
 from inputs import data_root
 
-from cellbasin.dynamics import FlowSegmentation, segment_flows
+from cellbasin.dynamics import FlowSegmentation, judge, segment_flows
 from cellbasin.evaluation import IGNORE, channels_of, read_pair, score_labels
 from cellbasin.intensity import select_channels
 from cellbasin.io import Record
-from cellbasin.labels import median_diameter, touches_border
+from cellbasin.labels import median_diameter
 from cellbasin.model import Model, load_model
 from cellbasin.training.folder import select_records
 
@@ -30,7 +30,6 @@ ROOT = Path(__file__).parent.parent
 PROBABILITY = (0.3, 0.4, 0.5, 0.6, 0.7)
 FLOW = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0, np.inf)
 PAPER = (PROBABILITY.index(0.5), FLOW.index(0.4))
-AT_BORDER = 2.0  # as in `segment_flows`
 FOLDS = 5
 PLACES = (0, 5, 8)  # of AP at 0.5, 0.75, 0.9
 
@@ -72,8 +71,7 @@ def score_grid(model: Model, record: Record) -> np.ndarray:
 
 def kept(found: FlowSegmentation, limit: float) -> np.ndarray:
     """The labels whose flow error is within the limit."""
-    allowed = limit * np.where(touches_border(found.labels), AT_BORDER, 1.0)
-    return np.where(np.concatenate([[False], found.flow_errors <= allowed])[found.labels], found.labels, 0)
+    return judge(found.labels, found.flow_errors, limit).labels
 
 
 def merit(scores: np.ndarray, sources: np.ndarray) -> np.ndarray:

@@ -43,6 +43,12 @@ def arranged(x: np.ndarray, channel_axis: int | None, z_axis: int | None, *, vol
     return x.transpose([named.index(axis) for axis in axes]), axes
 
 
+def unscaled(flow: object, logit: object) -> tuple[np.ndarray, np.ndarray]:
+    """Unit vectors and probability, float32, of a network's flows (5 times unit vectors) and logits."""
+    bounded = np.clip(np.asarray(logit, np.float32), -30, 30)
+    return (np.asarray(flow, np.float32) / 5).astype(np.float32), (1 / (1 + np.exp(-bounded))).astype(np.float32)
+
+
 def _kept(shape: tuple[int, ...], letters: list[str]) -> list[int]:
     """Axes that are left when those of length 1 are left out, but never more than down to two."""
     keep = list(range(len(shape)))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cellbasin.cellpose_api.arrays import unscaled
 from cellbasin.conventions import CONVENTIONS
 from cellbasin.dynamics import segment_flows
 from cellbasin.flows import labels_to_flows as own_flows
@@ -53,12 +54,11 @@ def compute_masks(
     device: Any = None,
 ) -> np.ndarray:
     """Masks from a network's flows (5 times unit vectors) and logits."""
-    logit = np.clip(np.asarray(cellprob, np.float32), -30, 30)
-    flow = (np.asarray(dP, np.float32) / 5).astype(np.float32)
+    flow, probability = unscaled(dP, cellprob)
     threshold = 1 / (1 + np.exp(-float(np.clip(cellprob_threshold, -30, 30))))
     labels = segment_flows(
         flow,
-        (1 / (1 + np.exp(-logit))).astype(np.float32),
+        probability,
         probability_threshold=float(threshold),
         flow_threshold=flow_threshold or None,
         min_size=max(min_size, 0),

@@ -16,6 +16,7 @@ from PIL import Image as Pillow
 
 from cellbasin.cellpose.files import places, write_results
 from cellbasin.cellpose.images import list_images
+from cellbasin.cellpose_api.arrays import unscaled
 from cellbasin.image import Image
 from cellbasin.io import ReadError, atomic, read_image, read_labels, write_rois, write_seg
 from cellbasin.results import Segmentation
@@ -79,8 +80,7 @@ def masks_flows_to_seg(
 
 def _maps(flows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors and probability out of the list that `eval` returns."""
-    logit = np.clip(np.asarray(flows[2], np.float32), -30, 30)
-    return np.asarray(flows[1], np.float32) / 5, 1 / (1 + np.exp(-logit))
+    return unscaled(flows[1], flows[2])
 
 
 def save_masks(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import Parameter, Token
 
 from cellbasin.cli.console import DONE, Bar, CommandError, table, write_json
-from cellbasin.cli.flags import EvaluateFlags, JsonOption, ModelFlags, ModelOption, names, options_from
+from cellbasin.cli.flags import EvaluateFlags, JsonOption, ModelFlags, ModelOption, options_from, words
 
 if TYPE_CHECKING:
     from cellbasin.evaluation import Evaluation
@@ -80,7 +80,7 @@ def evaluate(  # noqa: PLR0913
     ] = "auto",
     source: Annotated[
         tuple[str, ...],
-        Parameter(converter=names, n_tokens=1, metavar="NAME[,...]", show_default=False, help="Only these sources."),
+        words("NAME[,...]", "Only these sources."),
     ] = (),
     limit: Annotated[int | None, Parameter(metavar="N", help="At most so many images of each source.")] = None,
     ignore: IgnoreOption = 65535,
