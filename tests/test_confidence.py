@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize
@@ -14,10 +17,12 @@ from cellbasin.confidence import FEATURES, Calibration, calibration_error, fit, 
 from cellbasin.evaluation import IGNORE, are_right
 from cellbasin.flows import labels_to_flows
 from cellbasin.generator import generate
+from cellbasin.io import Record
 from cellbasin.metrics import match
 from cellbasin.model import Model
 from cellbasin.options import Options
-from cellbasin.results import object_table
+from cellbasin.results import Segmentation
+from cellbasin.training.confidence_fit import fit_confidence
 from cellbasin.weights import SHIPPED, load_weights
 
 
@@ -82,9 +87,7 @@ def test_card_round_trip_and_other_features_are_refused() -> None:
 
 
 def _features(labels: np.ndarray, flow: np.ndarray, probability: np.ndarray) -> np.ndarray:
-    count = labels.max(initial=0)
-    table = object_table(labels, probability, np.linspace(0, 0.4, count))
-    return object_features(labels, flow, probability, table, 20.0)
+    return object_features(labels, flow, probability, np.linspace(0, 0.4, labels.max(initial=0)), 20.0)
 
 
 def test_features_do_not_depend_on_flips_or_on_the_order_of_axes() -> None:
@@ -129,3 +132,88 @@ def test_segment_gives_confidence_where_the_card_has_a_calibration() -> None:
     np.testing.assert_allclose(result.objects["confidence"], 0.75, atol=1e-4)
     flipped = calibrated.segment(sample.image, axes="CYX", channels=(0,), diameter=30, options=Options(augment=True))
     assert "confidence" not in flipped.objects
+
+
+EVERYTHING = Options(min_confidence=0, flow_threshold=0)
+
+
+def _general(confidence: dict[str, Any] | None = None) -> Model:
+    """The shipped model, or with another calibration."""
+    weights = load_weights(SHIPPED / "general.safetensors")
+    if confidence is not None:
+        weights = replace(weights, card=replace(weights.card, confidence=confidence))
+    return Model([weights])
+
+
+@pytest.fixture(scope="module")
+def doubtful() -> np.ndarray:
+    """Nuclei so faint and noisy that the network is not sure of all."""
+    sample = generate("nuclei", (256, 256), diameter=24, seed=4)
+    pixels = sample.image[0] / sample.image[0].max() + np.random.default_rng(1).normal(0, 0.35, (256, 256))
+    return pixels.astype(np.float32)
+
+
+def _segment(model: Model, pixels: np.ndarray, **options: Any) -> Segmentation:
+    return model.segment(pixels, axes="YX", diameter=24, options=replace(EVERYTHING, **options))
+
+
+def _same_objects(found: Segmentation, everything: Segmentation, wanted: np.ndarray) -> None:
+    """What was found are the wanted ones of all objects, pixel for pixel, with their rows of the table."""
+    assert len(found) == wanted.sum()
+    numbers = np.concatenate([[0], np.where(wanted, np.cumsum(wanted), 0)])
+    np.testing.assert_array_equal(found.labels, numbers[everything.labels])
+    for name in ("confidence", "flow_error", "area", "centre_y"):
+        np.testing.assert_allclose(found.objects[name], everything.objects[name][wanted])
+
+
+def test_objects_below_the_least_confidence_are_dropped_and_nothing_else_changes(doubtful: np.ndarray) -> None:
+    model = _general()
+    everything = _segment(model, doubtful)
+    told = everything.objects["confidence"]
+    assert len(told) > 20
+    assert told.min() < 0.4 < told.max()
+    for least in (0.0, *np.quantile(told, [0.1, 0.5, 0.9]), 1.0):
+        _same_objects(_segment(model, doubtful, min_confidence=float(least)), everything, told >= least)
+    default = model.segment(doubtful, axes="YX", diameter=24)
+    _same_objects(default, everything, told >= 0.4)
+
+
+def test_a_flow_threshold_beside_the_confidence_drops_more(doubtful: np.ndarray) -> None:
+    model = _general()
+    everything = _segment(model, doubtful)
+    errors, border = everything.objects["flow_error"], everything.objects["touches_border"]
+    limit = float(np.median(errors))
+    wanted = (errors <= np.where(border, 2 * limit, limit)) & (everything.objects["confidence"] >= 0.5)
+    _same_objects(_segment(model, doubtful, flow_threshold=limit, min_confidence=0.5), everything, wanted)
+
+
+def test_without_a_calibration_objects_are_judged_by_their_flows(doubtful: np.ndarray) -> None:
+    model = _general(confidence={})
+    papers = _segment(model, doubtful, flow_threshold=0.4)
+    for options in (Options(), Options(min_confidence=1.0)):
+        found = model.segment(doubtful, axes="YX", diameter=24, options=options)
+        np.testing.assert_array_equal(found.labels, papers.labels)
+        assert "confidence" not in found.objects
+    assert len(_segment(model, doubtful)) > len(papers) > 0
+
+
+def test_the_size_that_is_measured_does_not_depend_on_how_objects_are_judged(doubtful: np.ndarray) -> None:
+    model = _general()
+    ways = [EVERYTHING, Options(), Options(min_confidence=0.95), Options(flow_threshold=0.1)]
+    assert len({model.segment(doubtful, axes="YX", options=options).diameter for options in ways}) == 1
+
+
+def test_a_new_fit_does_not_depend_on_the_calibration_it_replaces(tmp_path: Path) -> None:
+    """Objects that the old calibration would have dropped are learned from, too."""
+    records = []
+    for seed in range(6):
+        sample = generate("nuclei", (192, 192), diameter=16, seed=seed)
+        image, masks = tmp_path / f"{seed}.tif", tmp_path / f"{seed}_masks.tif"
+        tifffile.imwrite(image, sample.image[0])
+        tifffile.imwrite(masks, sample.labels.astype(np.uint16))
+        records.append(Record("drawn", "train", str(seed), image, masks, group=str(seed)))
+    sure_of_nothing = Calibration(np.zeros(len(FEATURES)), -3.0).as_card()
+    cards = [{}, {"plain": sure_of_nothing, "augment": sure_of_nothing}]
+    first, second = (fit_confidence(_general(card).weights[0], records).card.confidence for card in cards)
+    assert first["plain"]["objects"] > 200
+    assert first == second

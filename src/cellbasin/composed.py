@@ -78,7 +78,7 @@ def segment_composed(
 
     As `dynamics.segment_flows`, and: objects end where the probability has fallen to `options.surface_level` of what it
     is inside them; those of less than `options.min_volume` of the median volume are dropped; flows are judged by
-    `composed_flows` and may differ by twice `options.flow_threshold`, at the border by
+    `composed_flows` and may differ by twice `options.largest_flow_error()`, at the border by
     three quarters of `border_leniency` times that. step: length of a step in voxels; allocate: makes large arrays.
     """
     smallest = max(1, options.min_size)
@@ -87,7 +87,7 @@ def segment_composed(
     labels = keep_largest_piece(trim_surfaces(select(labels, areas(labels) >= smallest), probability, options))
     labels = fill_small_holes(select(labels, not_small(labels, options)), smallest)
     errors = flow_errors(labels, flow, composed_flows(labels, allocate))
-    return judge(labels, errors, _LENIENCE * options.flow_threshold or None, max(1.0, _BORDER * border_leniency))
+    return judge(labels, errors, _LENIENCE * options.largest_flow_error(), max(1.0, _BORDER * border_leniency))
 
 
 def not_small(labels: NDArray[np.int32], options: Options) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellbasin.labels import areas, boundaries
+from cellbasin.labels import areas, boundaries, touches_border
 
 FEATURES = (
     "surely inside",  # log-odds of the mean probability
@@ -65,22 +65,23 @@ def object_features(
     labels: NDArray[np.int32],
     flow: NDArray[np.float32],
     probability: NDArray[np.float32],
-    objects: Mapping[str, NDArray],
+    flow_error: NDArray[np.float64],
     diameter: float,
 ) -> NDArray[np.float64]:
-    """Features (N, F) of the objects of an image; see `FEATURES`.
+    """Features (N, F) of all objects found in an image, before any was dropped for its quality; see `FEATURES`.
 
-    labels: (Y, X), numbered 1..N; flow: (2, Y, X); probability: (Y, X); objects: the table of `Segmentation.objects`;
+    labels: (Y, X), numbered 1..N; flow: (2, Y, X); probability: (Y, X); flow_error: (N,), of `dynamics.flow_errors`;
     diameter: pixels, the one the image was segmented with.
     """
-    count = len(objects["label"])
+    count = len(flow_error)
     area = np.maximum(areas(labels), 1).astype(np.float64)
-    inside = np.clip(objects["mean_probability"], 1e-9, 1 - 1e-9)
+    mean = np.bincount(labels.ravel(), probability.ravel(), minlength=count + 1)[1:] / area
+    inside = np.clip(mean, 1e-9, 1 - 1e-9)
     rim = np.where(boundaries(labels), labels, 0)
     rim_pixels = np.bincount(rim.ravel(), minlength=count + 1)[1:]
     rim_sum = np.bincount(rim.ravel(), probability.ravel(), minlength=count + 1)[1:]
     length = np.bincount(labels.ravel(), np.sqrt((flow**2).sum(axis=0)).ravel(), minlength=count + 1)[1:] / area
-    error = np.sqrt(np.maximum(objects["flow_error"], 0))
+    error = np.sqrt(np.maximum(flow_error, 0))
     size = np.log(np.sqrt(4 / np.pi * area) / diameter)
     return np.column_stack(
         [
@@ -90,7 +91,7 @@ def object_features(
             length,
             size,
             size**2,
-            objects["touches_border"].astype(np.float64),
+            touches_border(labels, range(2)).astype(np.float64),
             np.full(count, np.average(error, weights=area) if count else 0.0),
             np.full(count, np.average(length, weights=area) if count else 0.0),
         ]

@@ -116,11 +116,24 @@ def judge(
     border_leniency: float = BORDER_LENIENCY,
 ) -> FlowSegmentation:
     """Keep the objects 1..N whose flow error (N,) is not above the threshold, at the border a multiple of it."""
-    if flow_threshold is not None:
-        wanted = errors <= flow_threshold * np.where(touches_border(labels, range(labels.ndim)), border_leniency, 1.0)
-        if not wanted.all():
-            labels, errors = select(labels, wanted), errors[wanted]
-    return FlowSegmentation(labels, errors)
+    return keep(FlowSegmentation(labels, errors), flows_fit(labels, errors, flow_threshold, border_leniency))
+
+
+def flows_fit(
+    labels: NDArray[np.int32],
+    errors: NDArray[np.float64],
+    flow_threshold: float | None,
+    border_leniency: float = BORDER_LENIENCY,
+) -> NDArray[np.bool_]:
+    """Which of the objects 1..N have a flow error (N,) not above the threshold, at the border a multiple of it."""
+    if flow_threshold is None or flow_threshold == np.inf:
+        return np.ones(len(errors), bool)
+    return errors <= flow_threshold * np.where(touches_border(labels, range(labels.ndim)), border_leniency, 1.0)
+
+
+def keep(found: FlowSegmentation, wanted: NDArray[np.bool_]) -> FlowSegmentation:
+    """The wanted objects (N,), renumbered without gaps."""
+    return found if wanted.all() else FlowSegmentation(select(found.labels, wanted), found.flow_errors[wanted])
 
 
 def flow_errors(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from cellbasin import size
-from cellbasin.confidence import Calibration, object_features
 from cellbasin.foreign import open_weights
 from cellbasin.image import Image, as_image
 from cellbasin.intensity import select_channels
@@ -89,8 +88,8 @@ class Model(Predictor):
         result = run.segment()
         record = self._provenance(options, named, run, time.perf_counter() - started)
         table = object_table(result.labels, run.maps.probability, result.flow_errors)
-        if isinstance(run, PlaneRun):
-            table |= self._confidence(table, result.labels, run, options)
+        if isinstance(run, PlaneRun) and run.confidence is not None:
+            table["confidence"] = run.confidence
         return Segmentation(
             result.labels, run.maps.flow, run.maps.probability, run.maps.style, run.diameter, table, record
         )
@@ -132,16 +131,6 @@ class Model(Predictor):
             return PlaneRun(self, select_channels(image, options.channels), options, progress)
         anisotropy, _ = anisotropy_of(image, options)
         return VolumeRun(self, select_channels(image, options.channels), anisotropy, options, progress)
-
-    def _confidence(
-        self, objects: Mapping[str, np.ndarray], labels: np.ndarray, run: PlaneRun, options: Options
-    ) -> dict[str, np.ndarray]:
-        """The column "confidence" of the table of objects, where the model was calibrated for this."""
-        calibration = Calibration.from_card(self.card.confidence.get("augment" if options.augment else "plain", {}))
-        if calibration is None:
-            return {}
-        features = object_features(labels, run.maps.flow, run.maps.probability, objects, run.diameter)
-        return {"confidence": calibration.confidence(features)}
 
     def _provenance(self, options: Options, image: Image, run: PlaneRun | VolumeRun, seconds: float) -> dict[str, Any]:
         engine = self.engines[0]

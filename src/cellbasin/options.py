@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from math import inf
 from typing import Any, Literal
+
+FLOW_THRESHOLD = 0.4  # paper, Methods, "Mask quality threshold"
 
 
 def option(default: Any, help: str, *, unit: str = "", low: float | None = None, high: float | None = None) -> Any:
@@ -16,7 +19,7 @@ def option(default: Any, help: str, *, unit: str = "", low: float | None = None,
 class Options:
     """How an image is segmented; checked when made (ValueError names the option, what was found and what is allowed).
 
-    >>> Options(diameter=25).flow_threshold
+    >>> Options(diameter=25).min_confidence
     0.4
     >>> Options(overlap=2)
     Traceback (most recent call last):
@@ -37,10 +40,17 @@ class Options:
     axes: str | None = option(None, "Meaning of the axes, such as YX, CYX or YXC; read from the file when not given.")
     augment: bool = option(False, "Average over four flipped views of overlapping tiles: slower, slightly better.")
     probability_threshold: float = option(0.5, "Pixels more probable than this are inside a cell.", low=0.0, high=1.0)
-    flow_threshold: float = option(
+    min_confidence: float = option(
         0.4,
+        "Objects less likely than this to be right are dropped; 0 keeps all. Images only, and models that were "
+        "calibrated for it.",
+        low=0.0,
+        high=1.0,
+    )
+    flow_threshold: float | None = option(
+        None,
         "Objects whose flows differ more than this (at the image's border twice this) from the predicted ones are "
-        "dropped; 0 keeps all.",
+        f"dropped; 0 keeps all. When not given, {FLOW_THRESHOLD} where there is no confidence to judge by.",
         low=0.0,
         high=100.0,
     )
@@ -108,6 +118,14 @@ class Options:
         if self.volume_mode not in ("flows", "stitch"):
             raise ValueError(f"volume_mode is {self.volume_mode!r}, expected flows or stitch")
         _check_weights(self.direction_weights)
+
+    def largest_flow_error(self, default: float = FLOW_THRESHOLD) -> float:
+        """The limit that `flow_threshold` means, or the default where it is not given; infinite where all are kept.
+
+        >>> Options(flow_threshold=0).largest_flow_error()
+        inf
+        """
+        return (default if self.flow_threshold is None else self.flow_threshold) or inf
 
     def as_dict(self) -> Mapping[str, Any]:
         """The options by name, as stored with every result."""

@@ -5,49 +5,55 @@ from __future__ import annotations
 import numpy as np
 
 from cellbasin import size
-from cellbasin.dynamics import FlowSegmentation, segment_flows
+from cellbasin.confidence import Calibration, object_features
+from cellbasin.dynamics import FlowSegmentation, flows_fit, judge, keep, segment_flows
 from cellbasin.labels import diameters
-from cellbasin.options import Options
+from cellbasin.options import FLOW_THRESHOLD, Options
 from cellbasin.prediction import Maps, Predictor, Progress, tell
 
 _LARGE = 1 << 21  # pixels after resizing; of a larger image a window is enough to measure objects in
 
 
 class PlaneRun:
-    """One image on its way: keeps the maps of the last pass, so that a pass is not done twice."""
+    """One image on its way: keeps the maps of the last pass, so that a pass is not done twice.
+
+    confidence: float64 (N,), the probability that each of the N objects that `segment` gave is right; None where the
+    model was not calibrated for these options.
+    """
 
     def __init__(self, model: Predictor, pixels: np.ndarray, options: Options, progress: Progress | None) -> None:
         self.model, self.pixels, self.options, self.progress = model, pixels, options, progress
         self.diameter = 0.0
+        self.confidence: np.ndarray | None = None
         self.maps: Maps
 
     def segment(self) -> FlowSegmentation:
-        """Objects of the diameter that the options give, or of the one that is found."""
+        """Objects of the diameter that the options give, or of the one that is found, that are good enough."""
         given = self.options.diameter
-        return self.with_given_diameter(given) if given else self.with_estimated_diameter()
+        return self._good(self._with_given_diameter(given) if given else self._with_estimated_diameter())
 
-    def with_given_diameter(self, diameter: float) -> FlowSegmentation:
-        """Objects of this diameter."""
+    def _with_given_diameter(self, diameter: float) -> FlowSegmentation:
         self.diameter = diameter
         self.maps = self.model.predict(self.pixels, diameter, self.options, self.progress)
         tell(self.progress, "labels", 0.0)
         return self._labels(self.maps, diameter)
 
-    def with_estimated_diameter(self) -> FlowSegmentation:
+    def _with_estimated_diameter(self) -> FlowSegmentation:
         """Paper, "Test time resizing": from the style, then from the objects found at that size."""
         tell(self.progress, "diameter", 0.0)
         estimate = self._from_style()
         window = self._window(estimate, _LARGE)
         if window is self.pixels:
-            found = self.with_given_diameter(estimate)
+            found = self._with_given_diameter(estimate)
         else:
             found = self._labels(self.model.predict(window, estimate, self.options), estimate)
-        count, measured = len(found.flow_errors), _measured(found.labels)
+        sure = self._sure(found)
+        count, measured = len(sure.flow_errors), _measured(sure.labels)
         if measured is None or count < size.FEW or not size.plausible(estimate, measured):
             measured = self._best_candidate(estimate)
         if window is self.pixels and size.fits(self.diameter, measured):
             return found
-        return self.with_given_diameter(measured)
+        return self._with_given_diameter(measured)
 
     def _best_candidate(self, estimate: float) -> float:
         """Where the style has misled: the diameter at which the objects found are best and have that diameter."""
@@ -56,11 +62,11 @@ class PlaneRun:
             tell(self.progress, "diameter", 0.5)
             window = self._window(diameter, _LARGE // 4)
             maps = self.model.predict(window, diameter, self.options)
-            found = self._labels(maps, diameter)
-            measured = _measured(found.labels)
+            sure = self._sure(self._labels(maps, diameter))
+            measured = _measured(sure.labels)
             if measured is None:
                 continue
-            score = size.trust(diameter, measured, len(found.flow_errors)) * _quality(found, maps, self.options)
+            score = size.trust(diameter, measured, len(sure.flow_errors)) * _quality(sure, maps)
             if score > best_score:
                 best, best_score = measured, score
         return best
@@ -84,20 +90,41 @@ class PlaneRun:
         return self.pixels[:, top : top + wanted[0], left : left + wanted[1]]
 
     def _labels(self, maps: Maps, diameter: float) -> FlowSegmentation:
+        """All objects, whatever their quality."""
         return segment_flows(
             maps.flow,
             maps.probability,
             probability_threshold=self.options.probability_threshold,
-            flow_threshold=self.options.flow_threshold or None,
+            flow_threshold=None,
             min_size=self.options.min_size,
             step=max(1.0, diameter / self.model.card.diameter),
-            border_leniency=self.model.conventions.border_leniency,
         )
 
+    def _sure(self, found: FlowSegmentation) -> FlowSegmentation:
+        """The objects to measure a size by, for which flow errors do: what is no object has flows that fit nothing."""
+        return judge(found.labels, found.flow_errors, FLOW_THRESHOLD, self.model.conventions.border_leniency)
 
-def _quality(found: FlowSegmentation, maps: Maps, options: Options) -> float:
+    def _good(self, found: FlowSegmentation) -> FlowSegmentation:
+        """The objects that the options let pass, with `confidence` where the model was calibrated."""
+        options, wanted = self.options, np.ones(len(found.flow_errors), bool)
+        calibration = Calibration.from_card(
+            self.model.card.confidence.get("augment" if options.augment else "plain", {})
+        )
+        if calibration is not None:
+            flow, probability = self.maps.flow, self.maps.probability
+            features = object_features(found.labels, flow, probability, found.flow_errors, self.diameter)
+            self.confidence = calibration.confidence(features)
+            wanted = self.confidence >= options.min_confidence
+        limit = options.largest_flow_error(FLOW_THRESHOLD if calibration is None else np.inf)
+        wanted &= flows_fit(found.labels, found.flow_errors, limit, self.model.conventions.border_leniency)
+        if self.confidence is not None:
+            self.confidence = self.confidence[wanted]
+        return keep(found, wanted)
+
+
+def _quality(found: FlowSegmentation, maps: Maps) -> float:
     """Part of the pixels that are surely inside objects whose flows fit."""
-    fit = 1 - found.flow_errors / (options.flow_threshold or 1.0)
+    fit = 1 - found.flow_errors / FLOW_THRESHOLD
     weight = np.concatenate([[0.0], np.clip(fit, 0, 1)]).astype(np.float32)
     return float((weight[found.labels] * (2 * maps.probability - 1)).mean())
 

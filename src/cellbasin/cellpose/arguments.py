@@ -7,6 +7,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from cellbasin.options import FLOW_THRESHOLD
+
 
 class UsageError(Exception):
     """Flags that cannot be followed: one line that says what was found and what was expected."""
@@ -162,13 +164,22 @@ def _images(group: Any) -> None:
     )
 
 
+def judged_by(flow_threshold: float) -> dict[str, Any]:
+    """Options by which objects are dropped: Cellpose's default, which programs send along, means ours.
+
+    >>> judged_by(FLOW_THRESHOLD), judged_by(0.8), judged_by(-1)
+    ({}, {'min_confidence': 0, 'flow_threshold': 0.8}, {'min_confidence': 0, 'flow_threshold': 0})
+    """
+    return {} if flow_threshold == FLOW_THRESHOLD else {"min_confidence": 0, "flow_threshold": max(flow_threshold, 0)}
+
+
 def _method(group: Any) -> None:
     group.add_argument("--pretrained_model", default="cyto3", help="name of a model, or file of a network")
     _values(
         group,
         float,
         ("diameter", 30.0, "of the objects in pixels; 0: estimated for each image"),
-        ("flow_threshold", 0.4, "objects whose flows differ more are dropped; 0 keeps all"),
+        ("flow_threshold", FLOW_THRESHOLD, "objects whose flows differ more are dropped; 0 keeps all"),
         ("cellprob_threshold", 0.0, "logit above which a pixel is inside; lower finds more"),
         ("stitch_threshold", 0.0, "volumes plane by plane: least overlap of one object in two planes"),
         ("anisotropy", None, "volumes: distance of two planes in pixels"),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cellbasin.cellpose.arguments import UsageError
+from cellbasin.cellpose.arguments import UsageError, judged_by
 from cellbasin.cellpose.files import places, write_results
 from cellbasin.cellpose.images import chosen, list_images, read
 from cellbasin.cellpose.networks import find_network
@@ -70,7 +70,7 @@ def options_from(given: Namespace) -> Options:
         diameter=given.diameter or None,
         augment=given.augment,
         probability_threshold=1 / (1 + math.exp(-min(max(given.cellprob_threshold, -50.0), 50.0))),
-        flow_threshold=max(given.flow_threshold, 0.0),
+        **judged_by(given.flow_threshold),
         min_size=max(given.min_size, 0),
     )
     if given.do_3D:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cellbasin.cellpose.arguments import judged_by
 from cellbasin.cellpose.networks import STAND_INS, find_network
 from cellbasin.cellpose_api.arrays import arranged, picked
 from cellbasin.cellpose_api.core import use_gpu
@@ -199,7 +200,7 @@ def _one(
         channels=tuple(range(len(pixels))),
         augment=augment,
         probability_threshold=1 / (1 + math.exp(-min(max(logit, -50.0), 50.0))),
-        flow_threshold=max(flow_threshold or 0.0, 0.0),
+        **judged_by(flow_threshold or 0),
         min_size=max(min_size, 0),
         overlap=tile_overlap,
         tile=bsize,

@@ -17,6 +17,7 @@ from cellbasin.options import Options
 from cellbasin.results import Segmentation
 from cellbasin.weights import Weights
 
+_ALL = Options(min_confidence=0, flow_threshold=0)  # no object is dropped for its quality
 _ENOUGH = 200  # objects; fewer cannot settle the regression
 _FOLDS = 5
 
@@ -28,7 +29,7 @@ def fit_confidence(weights: Weights, records: Sequence[Record]) -> Weights:
     """
     model = Model([weights], engine="openvino")
     fitted: dict[str, Any] = {}
-    for name, options in (("plain", Options()), ("augment", Options(augment=True))):
+    for name, options in (("plain", _ALL), ("augment", replace(_ALL, augment=True))):
         table = Objects()
         evaluate(model, records, options=options, report=table.add)
         if len(table) >= _ENOUGH:
@@ -49,7 +50,7 @@ class Objects:
     def add(self, record: Record, found: Segmentation) -> None:
         """Add the objects found in one image; those mostly in regions without annotation do not count."""
         features = confidence.object_features(
-            found.labels, found.flow, found.probability, found.objects, found.diameter
+            found.labels, found.flow, found.probability, found.objects["flow_error"], found.diameter
         )
         counted, right = are_right(read_pair(record)[1], found.labels)
         self._features.append(features[counted - 1])
