@@ -225,6 +225,10 @@ def test_a_network_says_what_it_and_its_ancestors_have_seen_and_keeps_their_term
     assert [one["name"] for one in start.card.ancestors] == ["first", "second"]
     assert start.card.ancestors[1]["sha256"] == load_weights(tmp_path / "second.safetensors").sha256
     assert (start.card.licence, start.card.note) == ("for research", "for research only")
+    from cellbasin.cli.train import RecipeFlags
+
+    seeds = [RecipeFlags(seed=seed).settings(begun).seed for seed, begun in ((None, None), (None, start), (7, start))]
+    assert seeds == [0, 3, 7], "no network in a line of three sees the crops of another, unless one says so"
 
 
 def test_a_specialist_learns_from_its_source_alone(data_root, tmp_path):

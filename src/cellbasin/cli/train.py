@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,7 +32,50 @@ _GENERATED = 360  # images, beside the annotated ones
 _VALIDATED = 6  # images of each source that are segmented at each validation
 
 
-def train(  # noqa: PLR0913
+@dataclass(frozen=True, kw_only=True)
+class RecipeFlags:
+    """Which recipe, and what is changed of it."""
+
+    recipe: Annotated[
+        str,
+        Parameter(
+            metavar="NAME",
+            help="All settings of the run, by name: default, general, strict, research, paper.",
+        ),
+    ] = "default"
+    minutes: Annotated[float | None, Parameter(help="Length of the run in minutes of training.")] = None
+    epochs: Annotated[int | None, Parameter(help="Length of the run in passes over the images.")] = None
+    exclude: Annotated[tuple[str, ...], words("SOURCE[,...]", "Sources to leave out besides the recipe's.")] = ()
+    only: Annotated[tuple[str, ...], words("SOURCE[,...]", "The only sources to learn from: for a specialist.")] = ()
+    seed: Annotated[
+        int | None,
+        Parameter(
+            help="Seed of everything random. Default: how many networks the one to go on from goes back to, so that "
+            "none sees the crops of another.",
+        ),
+    ] = None
+
+    def settings(self, start: Weights | None) -> Recipe:
+        """The recipe of a run that goes on from a network."""
+        from cellbasin.training.recipe import RECIPES
+
+        if self.recipe not in RECIPES:
+            raise CommandError(f"found no recipe {self.recipe!r}, expected one of {', '.join(RECIPES)}")
+        if self.minutes is not None and self.epochs is not None:
+            raise CommandError("found --minutes and --epochs, expected one of them")
+        if (self.minutes is not None and not 0 < self.minutes < math.inf) or (
+            self.epochs is not None and self.epochs < 1
+        ):
+            raise CommandError("found a run of no length, expected --minutes above 0 or --epochs from 1")
+        found = RECIPES[self.recipe]
+        seed = self.seed if self.seed is not None else len(start.lineage) if start else 0
+        found = replace(found, seed=seed, exclude=(*found.exclude, *self.exclude), only=self.only)
+        if self.minutes is not None:
+            return replace(found, minutes=self.minutes, epochs=0)
+        return found if self.epochs is None else replace(found, minutes=0, epochs=self.epochs)
+
+
+def train(
     folder: Annotated[Path, Parameter(name="DIR", help="Annotated images.")],
     /,
     *,
@@ -44,30 +87,14 @@ def train(  # noqa: PLR0913
         str | None,
         Parameter(name="--from", metavar="MODEL", help="Model to go on from; default: from nothing."),
     ] = None,
-    recipe: Annotated[
-        str,
-        Parameter(
-            metavar="NAME",
-            help="All settings of the run, by name: default, general, strict, research, paper.",
-        ),
-    ] = "default",
     network: Annotated[
         str | None, Parameter(metavar="half|paper", help="Architecture, without --from. Default: half.")
     ] = None,
-    minutes: Annotated[float | None, Parameter(help="Length of the run in minutes of training.")] = None,
-    epochs: Annotated[int | None, Parameter(help="Length of the run in passes over the images.")] = None,
+    recipe: Annotated[RecipeFlags | None, Parameter(name="*")] = None,
     session_minutes: Annotated[
         float | None, Parameter(help="Stop after so long with a checkpoint, to go on another day.")
     ] = None,
     validate_every: Annotated[float, Parameter(metavar="MINUTES", help="Time between validations; 0 for none.")] = 15.0,
-    exclude: Annotated[
-        tuple[str, ...],
-        words("SOURCE[,...]", "Sources to leave out besides the recipe's."),
-    ] = (),
-    only: Annotated[
-        tuple[str, ...],
-        words("SOURCE[,...]", "The only sources to learn from: for a specialist."),
-    ] = (),
     channels: Annotated[
         tuple[int, ...] | None,
         Parameter(
@@ -77,10 +104,8 @@ def train(  # noqa: PLR0913
             help="Channels of images whose layout no index tells.",
         ),
     ] = None,
-    seed: Annotated[int, Parameter(help="Seed of everything random.")] = 0,
 ) -> int:
     """Train a network on annotated images; stops and resumes, validates on a part it never learns from."""
-    settings = replace(_settings(recipe, minutes, epochs, seed, exclude), only=only)
     if importlib.util.find_spec("torch") is None:
         raise CommandError("training needs PyTorch, which is not installed; run: pip install 'cellbasin[train]'")
     if not out.resolve().parent.is_dir():
@@ -89,6 +114,7 @@ def train(  # noqa: PLR0913
     from cellbasin.training.loop import train as run
 
     architecture, weights = _start(start, network)
+    settings = (recipe or RecipeFlags()).settings(weights)
     images = _prepared(folder, settings, channels)
     try:
         written = run(
@@ -110,22 +136,6 @@ def train(  # noqa: PLR0913
     _finish(out, folder, settings, images, channels)
     print(f"wrote {out}")
     return DONE
-
-
-def _settings(name: str, minutes: float | None, epochs: int | None, seed: int, exclude: tuple[str, ...]) -> Recipe:
-    from cellbasin.training.recipe import RECIPES
-
-    if name not in RECIPES:
-        raise CommandError(f"found no recipe {name!r}, expected one of {', '.join(RECIPES)}")
-    if minutes is not None and epochs is not None:
-        raise CommandError("found --minutes and --epochs, expected one of them")
-    if (minutes is not None and not 0 < minutes < math.inf) or (epochs is not None and epochs < 1):
-        raise CommandError("found a run of no length, expected --minutes above 0 or --epochs from 1")
-    recipe = RECIPES[name]
-    recipe = replace(recipe, seed=seed, exclude=(*recipe.exclude, *exclude))
-    if minutes is not None:
-        return replace(recipe, minutes=minutes, epochs=0)
-    return recipe if epochs is None else replace(recipe, minutes=0, epochs=epochs)
 
 
 def _start(start: str | None, network: str | None) -> tuple[Architecture, Weights | None]:
