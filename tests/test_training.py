@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cellbasin.flows import labels_to_flows
 from cellbasin.generator import generate
-from cellbasin.training.crops import blur, draw_crop, renew_cut_flows
+from cellbasin.training.crops import blur, draw_crop, draw_planes_apart, renew_cut_flows
 from cellbasin.training.dataset import FLOW_UNIT, Annotated, prepare, prepare_all, split_groups
 from cellbasin.training.folder import read_folder, select_records
 from cellbasin.training.generated import GENERATED, generated_images
@@ -19,7 +19,17 @@ from cellbasin.training.recipe import RECIPES, Recipe
 from cellbasin.training.sampling import Batches, Stage, image_weights
 
 PLAIN = replace(
-    RECIPES["default"], gamma=0, contrast=0, invert=0, blur=0, noise=0, coarse=0, wide=0, scale=(1.0, 1.0), generated=0
+    RECIPES["default"],
+    gamma=0,
+    contrast=0,
+    invert=0,
+    blur=0,
+    noise=0,
+    coarse=0,
+    planes=0,
+    wide=0,
+    scale=(1.0, 1.0),
+    generated=0,
 )
 
 
@@ -122,6 +132,18 @@ def test_blur_equals_scipy():
     ours = image.copy()
     blur(ours, 1.5, 0.8)
     assert np.abs(ours - gaussian_filter(image, (1.5, 0.8), mode="mirror", truncate=2.5)).max() < 0.01
+
+
+@pytest.mark.parametrize("apart", [1.0, 1.5, 3.0, 5.7, 40.0])
+def test_between_planes_drawn_apart_rows_are_interpolated(apart):
+    image = np.random.default_rng(0).random((2, 32, 9)).astype(np.float32)
+    drawn = image.copy()
+    draw_planes_apart(drawn, apart)
+    known = np.arange(0, 32 + apart, apart)
+    rows = image[:, np.clip(known.round().astype(int), 0, 31)]
+    for c, x in np.ndindex(2, 9):
+        expected = np.interp(np.arange(32), known, rows[c, :, x])
+        np.testing.assert_allclose(drawn[c, :, x], expected, atol=1e-6)
 
 
 def test_sources_count_as_the_root_of_their_size_and_generated_images_get_their_share():

@@ -40,9 +40,14 @@ def draw_crop(source: TrainingImage, size: int, recipe: Recipe, rng: Generator) 
     target = np.empty((4, size, size), np.float32)
     seen = _look(level.image, level.labels, level.flow, mix, matrix, turn, image, target)
     renew_cut_flows(seen, target)
+    apart = np.exp(rng.uniform(np.log(1.5), np.log(6))) if rng.random() < recipe.planes else 1.0
     for c in range(2):
         if mix[c].any():
+            if apart > 1:
+                blur(image[c], rng.uniform(0.3, 0.8) * apart, 0)
             vary_intensity(image[c], float(low_high[c, 0]), float(low_high[c, 1]), recipe, rng)
+    if apart > 1:
+        draw_planes_apart(image, apart)
     return Crop(image, target)
 
 
@@ -141,6 +146,20 @@ def blur(image: np.ndarray, sigma_y: float, sigma_x: float) -> None:
             for k, weight in enumerate(kernel / kernel.sum()):
                 total += np.float32(weight) * padded[:, k : k + view.shape[1]]
             view[:] = total
+
+
+def draw_planes_apart(image: np.ndarray, apart: float) -> None:
+    """Make (C, Y, X) in place look like a slice across z: only every so many rows are known, the others interpolated.
+
+    apart: distance in rows of what would be two planes of a volume, at least 1.
+    """
+    height = image.shape[1]
+    known = np.arange(0, height - 1 + apart, apart)
+    planes = image[:, np.minimum(known.round().astype(int), height - 1)]
+    place = np.arange(height) / apart
+    above = np.minimum(place.astype(int), len(known) - 2)
+    part = (place - above).astype(np.float32)[:, None]
+    image[:] = (1 - part) * planes[:, above] + part * planes[:, above + 1]
 
 
 @njit(nogil=True, cache=True)

@@ -49,6 +49,7 @@ class Recipe:
     invert: float = 0.1
     blur: float = 0.2
     noise: float = 0.3
+    planes: float = 0.08
     coarse: float = 0.1
     mix_rgb: float = 0.7
     drop_nucleus: float = 0.2
@@ -88,6 +89,7 @@ RECIPES: dict[str, Recipe] = {
         invert=0.0,
         blur=0.0,
         noise=0.0,
+        planes=0.0,
         coarse=0.0,
         mix_rgb=0.0,
         drop_nucleus=0.0,
