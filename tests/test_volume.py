@@ -305,10 +305,11 @@ def test_planes_alone_linked_through_z(model):
 
 
 @needs_model
-def test_arrays_on_disk_change_nothing(model, monkeypatch, tmp_path):
+@pytest.mark.parametrize("mode", ["flows", "stitch"])
+def test_arrays_on_disk_change_nothing(model, mode, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     volume = generate_volume((20, 48, 48), diameter=16, anisotropy=1.5, seed=3).image[0]
-    options = Options(diameter=16, anisotropy=1.5)
+    options = Options(diameter=16, anisotropy=1.5, volume_mode=mode)
     in_memory = model.segment(volume, "ZYX", options=options)
     kept = model.segment(volume, "ZYX", options=replace(options, memory=0.0))
     assert np.array_equal(kept.labels, in_memory.labels) and np.array_equal(kept.flow, in_memory.flow)

@@ -25,10 +25,9 @@ _PART = 6  # diameters that the part of a volume is wide in which they are measu
 _NEAR = 0.1  # natural logarithm of a ratio of diameters: nearer than this is near enough
 _SECTION = 0.938  # diameter of the section that half of a sphere's volume lies in smaller ones of, by its diameter
 
-_BYTES = (
-    56  # a cube, at most at once: maps 16; then their interleaved copy 16 and ends of ways 20, or composed flows 12
-)
-_BYTES_ON_DISK = 44  # of these, what can be kept on disk
+# Bytes at most at once, and of these what can be kept on disk.
+_PER_CUBE = (56, 44)  # flows: maps 16; then their interleaved copy 16 and ends of ways 20, or composed flows 12
+_PER_VOXEL = (28, 16)  # stitch: maps 16; labels of planes, of the volume, of its pieces 12
 
 
 def anisotropy_of(image: Image, options: Options) -> tuple[float, str]:
@@ -78,7 +77,8 @@ class VolumeRun:
 
     def _with_given_diameter(self, diameter: float) -> FlowSegmentation:
         self.diameter = diameter
-        return self._by_flows(self._allocator()) if self.options.volume_mode == "flows" else self._by_stitching()
+        allocate = self._allocator()
+        return self._by_flows(allocate) if self.options.volume_mode == "flows" else self._by_stitching(allocate)
 
     def _with_estimated_diameter(self) -> FlowSegmentation:
         """From the objects in some planes, then from the objects that a part of the volume has at that size."""
@@ -117,30 +117,33 @@ class VolumeRun:
         return _stored_planes(found, shape[0], options)
 
     def _allocator(self) -> Allocate:
-        voxels = int(np.prod(cube_shape(self.pixels.shape[1:], self.anisotropy)))
-        return allocator(_BYTES * voxels + self.pixels.nbytes, _BYTES_ON_DISK * voxels, self.options.memory)
+        flows, shape = self.options.volume_mode == "flows", self.pixels.shape[1:]
+        items = int(np.prod(cube_shape(shape, self.anisotropy) if flows else shape))
+        needed, on_disk_then = (items * each for each in (_PER_CUBE if flows else _PER_VOXEL))
+        return allocator(needed + self.pixels.nbytes, on_disk_then, self.options.memory)
 
-    def _by_stitching(self) -> FlowSegmentation:
+    def _by_stitching(self, allocate: Allocate) -> FlowSegmentation:
         """Every plane like an image, its objects linked through z; the flow has no z component."""
-        options = replace(self.options, diameter=self.diameter)
-        runs: list[tuple[FlowSegmentation, Maps]] = []
+        options, shape = replace(self.options, diameter=self.diameter), self.pixels.shape[1:]
+        flow, probability = allocate((3, *shape)), allocate(shape)
+        planes, styles = list[FlowSegmentation](), list[np.ndarray]()
 
-        def one(z: int) -> tuple[FlowSegmentation, Maps]:
+        def one(z: int) -> tuple[FlowSegmentation, np.ndarray]:
             run = PlaneRun(self.model, self.pixels[:, z], options, None)
-            return run.segment(), run.maps
+            found = run.segment()
+            flow[1:, z], probability[z] = run.maps.flow, run.maps.probability
+            return found, run.maps.style
 
-        depth, group = self.pixels.shape[1], 4 * thread_count()
+        depth, group = shape[0], 4 * thread_count()
         for first in range(0, depth, group):
             tell(self.progress, "network", first / depth)
-            runs += parallel_map(one, range(first, min(first + group, depth)))
+            for found, style in parallel_map(one, range(first, min(first + group, depth))):
+                planes.append(found)
+                styles.append(style)
         tell(self.progress, "labels", 0.0)
-        labels = stitch_planes([found.labels for found, _ in runs], options.stitch_threshold)
-        flow = np.zeros((3, *labels.shape), np.float32)
-        flow[1:] = np.stack([maps.flow for _, maps in runs], 1)
-        style = np.mean([maps.style for _, maps in runs], axis=0)
-        self.maps = Maps(flow, np.stack([maps.probability for _, maps in runs]), style)
-        errors = _errors_of_stitched(labels, [found for found, _ in runs])
-        return _without_small(FlowSegmentation(labels, errors), options)
+        labels = stitch_planes([found.labels for found in planes], options.stitch_threshold)
+        self.maps = Maps(flow, probability, np.mean(styles, axis=0))
+        return _without_small(FlowSegmentation(labels, _errors_of_stitched(labels, planes)), options)
 
     def _single_plane(self) -> FlowSegmentation:
         run = PlaneRun(self.model, self.pixels[:, 0], self.options, self.progress)
