@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+
+from cellbasin.weights import WeightsError
 
 SMALLEST, LARGEST = 4.0, 600.0  # pixels; estimates are kept within
 _DOUBTFUL = 1.0  # natural logarithm: objects that differ this much from the estimate are not believed either
@@ -19,39 +22,44 @@ _TRUSTED = 0.4  # natural logarithm: how far from its liking the network still t
 _GOOD = 0.15  # natural logarithm of a ratio of diameters: nearer than this is near enough
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class SizeModel:
-    """Linear regression from the style (S,) to log(diameter that the network sees / model's diameter)."""
+    """Regression from the style to log(diameter that the network sees / model's diameter).
+
+    coefficients (S,), intercept: the paper's linear regression. hidden (H, S + 2): for each of H units the weights of
+    the style, an offset and the weight of its answer, a tanh, which is added; H is 0 where that does not help.
+    """
 
     coefficients: np.ndarray
     intercept: float
+    hidden: np.ndarray
 
     @classmethod
-    def from_card(cls, size_model: Mapping[str, Any]) -> SizeModel | None:
-        """The size model of a weights header, or None where none was fitted."""
-        if not size_model:
+    def from_card(cls, stored: Mapping[str, Any]) -> SizeModel | None:
+        """The size model of a weights header, or None where none was fitted; raises WeightsError for anything else."""
+        if not stored:
             return None
-        return cls(np.asarray(size_model["coefficients"], np.float32), float(size_model["intercept"]))
+        try:
+            coefficients = np.asarray(stored["coefficients"], np.float32)
+            values = np.frombuffer(base64.b64decode(stored.get("hidden", ""), validate=True), "<f4")
+            return cls(coefficients, float(stored["intercept"]), values.reshape(-1, len(coefficients) + 2))
+        except (KeyError, TypeError, ValueError) as error:
+            raise WeightsError(f"found a weights file whose size model cannot be understood ({error!r})") from error
 
-    def log_ratio(self, style: np.ndarray) -> float:
-        """Estimated log(diameter seen / model's diameter) for a style (S,)."""
-        return float(style @ self.coefficients + self.intercept)
+    def as_card(self) -> dict[str, Any]:
+        """Plain types for a weights header; the inverse of `from_card` up to rounding."""
+        hidden = base64.b64encode(self.hidden.astype("<f4").tobytes()).decode("ascii")
+        return {"coefficients": self.coefficients.round(6).tolist(), "intercept": self.intercept, "hidden": hidden}
 
+    def log_ratio(self, style: np.ndarray) -> np.ndarray:
+        """Estimated log(diameter seen / model's diameter) for styles (..., S).
 
-def fit(styles: np.ndarray, log_ratios: np.ndarray, penalty: float = 1e-3) -> SizeModel:
-    """Ridge regression; styles (N, S), log_ratios (N,): log(diameter seen / model's diameter).
-
-    >>> styles = np.eye(3, dtype=np.float32)
-    >>> round(fit(styles, np.array([0.0, 1.0, 2.0])).log_ratio(styles[2]), 2)
-    2.0
-    """
-    mean_style, mean_ratio = styles.mean(axis=0), log_ratios.mean()
-    centred = (styles - mean_style).astype(np.float64)
-    gram = centred.T @ centred / len(centred)
-    right = centred.T @ (log_ratios - mean_ratio) / len(centred)
-    scale = max(float(np.trace(gram)) / len(gram), 1e-12)
-    coefficients = np.linalg.solve(gram + penalty * scale * np.eye(len(gram)), right)
-    return SizeModel(coefficients.astype(np.float32), float(mean_ratio - mean_style @ coefficients))
+        >>> bent = SizeModel(np.array([0.5]), 1.0, np.array([[1.0, 0.0, 2.0]]))
+        >>> bent.log_ratio(np.array([[0.0], [100.0]])).tolist()
+        [1.0, 53.0]
+        """
+        units = np.tanh(style @ self.hidden[:, :-2].T + self.hidden[:, -2])
+        return np.asarray(style @ self.coefficients + self.intercept + units @ self.hidden[:, -1])
 
 
 def diameter_from_style(model: SizeModel, style_at: Callable[[float], np.ndarray]) -> float:
@@ -63,7 +71,7 @@ def diameter_from_style(model: SizeModel, style_at: Callable[[float], np.ndarray
     looks: list[tuple[float, float]] = []
 
     def look(diameter: float) -> float:
-        looks.append((diameter, model.log_ratio(style_at(diameter))))
+        looks.append((diameter, float(model.log_ratio(style_at(diameter)))))
         ratios = np.array([ratio for _, ratio in looks])
         weights = np.exp(-0.5 * (ratios / _TRUSTED) ** 2) + 1e-6
         estimates = np.log([diameter for diameter, _ in looks]) + ratios

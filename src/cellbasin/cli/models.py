@@ -190,7 +190,7 @@ def _facts(weights: Weights, path: Path) -> dict[str, Any]:
     from dataclasses import asdict
 
     card = asdict(weights.card)
-    card["size_model"] = {k: v for k, v in card["size_model"].items() if k != "coefficients"}
+    card["size_model"] = {k: v for k, v in card["size_model"].items() if k not in ("coefficients", "hidden")}
     card["novelty"] = {k: v for k, v in card["novelty"].items() if k != "styles"}
     card["ranges"] = f"{len(card['ranges'])} tensors" if card["ranges"] else ""
     parameters = sum(tensor.size for tensor in weights.tensors.values())

@@ -155,17 +155,22 @@ def _start(start: str | None, network: str | None) -> tuple[Architecture, Weight
 
 def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> list[Any]:
     from cellbasin.training.dataset import prepare_all
-    from cellbasin.training.folder import read_folder
-    from cellbasin.training.generated import generated_images
 
-    readers = read_folder(folder, "train", settings.exclude, channels, settings.validation, settings.only)
-    if settings.generated:
-        readers += generated_images(_GENERATED, settings.seed)
+    readers = _readers(folder, settings, channels)
     with Bar(len(readers)) as bar:
         bar.begin("flows of the labels")
         images = prepare_all(readers, settings.ignore_label, lambda done, total: bar.end(done))
     print(f"{len(images)} images of {len({image.source for image in images})} sources to learn from", flush=True)
     return images
+
+
+def _readers(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> list[Any]:
+    """What a run learns from: annotated images and, where the recipe wants some, generated ones."""
+    from cellbasin.training.folder import read_folder
+    from cellbasin.training.generated import generated_images
+
+    readers = read_folder(folder, "train", settings.exclude, channels, settings.validation, settings.only)
+    return readers + generated_images(_GENERATED, settings.seed) if settings.generated else readers
 
 
 def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> Callable[[Any], Any] | None:
@@ -194,11 +199,10 @@ def _validation_records(folder: Path, settings: Recipe) -> list[Any]:
 def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], channels: tuple[int, ...] | None) -> None:
     """Teach the finished network to tell object sizes, and find out in which precisions it may run."""
     from cellbasin.training.finish import finish
-    from cellbasin.training.folder import read_folder
     from cellbasin.training.plot import plot_log
     from cellbasin.weights import load_weights, save_weights
 
-    readers = read_folder(folder, "train", settings.exclude, channels, settings.validation, settings.only)
+    readers = _readers(folder, settings, channels)
     records = _validation_records(folder, settings)
     done = finish(load_weights(out), images, readers, records, settings, lambda line: print(line, flush=True))
     save_weights(out, done.card, done.tensors)
