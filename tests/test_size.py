@@ -119,7 +119,7 @@ def test_the_estimate_comes_home_from_every_look(true: float, reach: float) -> N
 
     found = diameter_from_style(SizeModel(np.ones(1), 0.0, np.zeros((0, 3))), style_at)
     assert SMALLEST <= found <= LARGEST
-    if 24 < true < 48:
+    if 12 < true < 96:
         assert abs(np.log(found / true)) < 0.15
 
 

@@ -17,7 +17,8 @@ _AGREES = 0.4  # natural logarithm of found / tried: beyond this a size that was
 FEW = 4  # objects; one or two large ones may be the whole image
 CONVINCING = 0.003  # least score of a size that was tried: less is what fields without cells reach
 CANDIDATES = (10.0, 17.0, 30.0, 52.0, 90.0)  # pixels, tried in case of doubt
-_LOOKS = (12.0, 24.0, 48.0, 96.0)  # pixels
+_FIRST = 30.0  # pixels
+_LOOKS = 4  # at most
 _TRUSTED = 0.4  # natural logarithm: how far from its liking the network still tells sizes well
 _GOOD = 0.15  # natural logarithm of a ratio of diameters: nearer than this is near enough
 
@@ -65,8 +66,8 @@ class SizeModel:
 def diameter_from_style(model: SizeModel, style_at: Callable[[float], np.ndarray]) -> float:
     """Estimate the diameter in image pixels; `style_at(diameter)` is the style of the image resized for that diameter.
 
-    The image is looked at in several sizes. Each look gives an estimate, and those count most that find the objects as
-    large as the network likes them; a last look at the size found corrects the small error that is left.
+    The image is looked at again at the size that was found, until a look finds the objects as large as the network
+    likes them. Each look gives an estimate, and those count most that were nearest to that.
     """
     looks: list[tuple[float, float]] = []
 
@@ -77,9 +78,10 @@ def diameter_from_style(model: SizeModel, style_at: Callable[[float], np.ndarray
         estimates = np.log([diameter for diameter, _ in looks]) + ratios
         return float(np.clip(np.exp(np.average(estimates, weights=weights)), SMALLEST, LARGEST))
 
-    for diameter in _LOOKS:
-        estimate = look(diameter)
-    return look(estimate)
+    tried, estimate = _FIRST, look(_FIRST)
+    while len(looks) < _LOOKS and not fits(tried, estimate):
+        tried, estimate = estimate, look(estimate)
+    return estimate
 
 
 def fits(estimated: float, found: float) -> bool:
