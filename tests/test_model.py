@@ -53,7 +53,7 @@ def test_labels_maps_and_table_fit_together(found, nuclei):
         assert (found.objects["box_y0"][n], found.objects["box_x1"][n]) == (ys.min(), xs.max() + 1)
         assert found.objects["mean_probability"][n] == pytest.approx(found.probability[ys, xs].mean(), rel=1e-4)
     assert found.objects["confidence"].min() >= 0.4 and found.objects["mean_probability"].min() > 0.5
-    assert np.linalg.norm(found.style) == pytest.approx(1, abs=0.2)
+    assert np.linalg.norm(found.style) == pytest.approx(1, abs=1e-5)
 
 
 def test_provenance_says_how_it_was_made(found, model):

@@ -26,7 +26,7 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Maps:
-    """What the network says about an image: flow (2, Y, X), probability (Y, X), style (S,), at the image's size."""
+    """What the network says about an image: flow (2, Y, X), probability (Y, X) at its size, style (S,) of length 1."""
 
     flow: np.ndarray
     probability: np.ndarray
@@ -69,10 +69,10 @@ class Predictor:
         maps = self.conventions.resize(maps, (pixels.shape[1], pixels.shape[2]))
         flow = maps[:2]
         flow *= np.float32(1 / FLOW_SCALE)
-        return Maps(flow, sigmoid(maps[2]), style)
+        return Maps(flow, sigmoid(maps[2]), unit_length(style))
 
     def style(self, pixels: np.ndarray, diameter: float, options: Options | None = None) -> np.ndarray:
-        """The mean style (S,) over at most nine tiles of pixels (2, Y, X) resized for a diameter."""
+        """The mean style (S,), of length 1, over at most nine tiles of pixels (2, Y, X) resized for a diameter."""
         options = replace(options or Options(), augment=False)
         divisor, tiling = self._tiling(pixels, diameter, options)
         if len(tiling) <= _FEW_TILES:
@@ -119,12 +119,17 @@ class Predictor:
 
     def _styles(self, tiles: np.ndarray, batch: int) -> np.ndarray:
         styles = [self.engines[0].run(tiles[start : start + batch])[1] for start in range(0, len(tiles), batch)]
-        return np.concatenate(styles).mean(axis=0)
+        return unit_length(np.concatenate(styles).mean(axis=0))
 
 
 def _mean(maps: list[np.ndarray]) -> np.ndarray:
     """Mean of the maps of an ensemble."""
     return maps[0] if len(maps) == 1 else np.asarray(np.mean(maps, axis=0, dtype=np.float32))
+
+
+def unit_length(style: np.ndarray) -> np.ndarray:
+    """A mean of styles as long as each of them is (paper: "a norm of 1 for every image")."""
+    return np.asarray(style / max(float(np.linalg.norm(style)), 1e-12), np.float32)
 
 
 def sigmoid(logit: np.ndarray) -> np.ndarray:

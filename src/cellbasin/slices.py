@@ -7,13 +7,14 @@ objects are larger than the network's diameter, neighbouring slices are averaged
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 
 from cellbasin.options import Options
 from cellbasin.parallel import parallel_map
-from cellbasin.prediction import FLOW_SCALE, Maps, Predictor, sigmoid
+from cellbasin.prediction import FLOW_SCALE, Maps, Predictor, sigmoid, unit_length
 from cellbasin.resize import linear_taps
 from cellbasin.scratch import Allocate, in_memory
 from cellbasin.tiling import Tiling
@@ -75,7 +76,7 @@ def predict_volume(
             _add(maps, first, counts[axis], axis, weights, total)
             total.style[:] += style * np.float32(len(images) / everything)
             done += len(images)
-    return total
+    return replace(total, style=unit_length(total.style))
 
 
 def _weights(options: Options, depth: float) -> np.ndarray:

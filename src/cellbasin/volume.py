@@ -14,7 +14,7 @@ from cellbasin.labels import diameters, keep_largest_piece
 from cellbasin.options import Options
 from cellbasin.parallel import parallel_map, thread_count
 from cellbasin.plane import PlaneRun
-from cellbasin.prediction import Maps, Predictor, Progress, part_of, tell
+from cellbasin.prediction import Maps, Predictor, Progress, part_of, tell, unit_length
 from cellbasin.resize import resize
 from cellbasin.scratch import Allocate, allocator
 from cellbasin.slices import cube_shape, predict_volume
@@ -142,7 +142,7 @@ class VolumeRun:
                 styles.append(style)
         tell(self.progress, "labels", 0.0)
         labels = stitch_planes([found.labels for found in planes], options.stitch_threshold)
-        self.maps = Maps(flow, probability, np.mean(styles, axis=0))
+        self.maps = Maps(flow, probability, unit_length(np.mean(styles, axis=0)))
         return _without_small(FlowSegmentation(labels, _errors_of_stitched(labels, planes)), options)
 
     def _single_plane(self) -> FlowSegmentation:
