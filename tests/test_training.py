@@ -250,6 +250,9 @@ def test_a_network_says_what_it_and_its_ancestors_have_seen_and_keeps_their_term
     from cellbasin.cli.train import RecipeFlags
 
     seeds = [RecipeFlags(seed=seed).settings(begun).seed for seed, begun in ((None, None), (None, start), (7, start))]
+    assert RecipeFlags(recipe="nuclei").settings(None).only == ("dsb2018", "isbi2009")
+    assert RecipeFlags(recipe="general").settings(None).generated > 0
+    assert RecipeFlags(recipe="general", only=("usiigaci",)).settings(None).generated == 0
     assert seeds == [0, 3, 7], "no network in a line of three sees the crops of another, unless one says so"
 
 

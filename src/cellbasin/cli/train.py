@@ -40,7 +40,7 @@ class RecipeFlags:
         str,
         Parameter(
             metavar="NAME",
-            help="All settings of the run, by name: default, general, strict, research, paper.",
+            help="All settings of the run, by name: default, general, strict, nuclei, research, paper.",
         ),
     ] = "default"
     minutes: Annotated[float | None, Parameter(help="Length of the run in minutes of training.")] = None
@@ -69,7 +69,10 @@ class RecipeFlags:
             raise CommandError("found a run of no length, expected --minutes above 0 or --epochs from 1")
         found = RECIPES[self.recipe]
         seed = self.seed if self.seed is not None else len(start.lineage) if start else 0
-        found = replace(found, seed=seed, exclude=(*found.exclude, *self.exclude), only=self.only)
+        only = self.only or found.only
+        found = replace(found, seed=seed, exclude=(*found.exclude, *self.exclude), only=only)
+        if only:  # a specialist's own images, no generated ones of everything
+            found = replace(found, generated=0.0)
         if self.minutes is not None:
             return replace(found, minutes=self.minutes, epochs=0)
         return found if self.epochs is None else replace(found, minutes=0, epochs=self.epochs)

@@ -57,6 +57,7 @@ class Recipe:
 
 NON_COMMERCIAL = ("sartorius",)
 UNCLEAR_TERMS = ("isbi2009", "neuroblastoma")
+NUCLEI = ("dsb2018", "isbi2009")
 
 _GENERAL = Recipe(name="general", exclude=NON_COMMERCIAL, licence="BSD-3-Clause")
 
@@ -64,6 +65,7 @@ RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
     "general": _GENERAL,
     "strict": replace(_GENERAL, name="strict", exclude=NON_COMMERCIAL + UNCLEAR_TERMS),
+    "nuclei": replace(_GENERAL, name="nuclei", only=NUCLEI),
     "research": Recipe(
         name="research",
         licence="non-commercial use only",
