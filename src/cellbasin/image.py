@@ -136,7 +136,7 @@ def _inferred_axes(array: np.ndarray) -> str:
         raise ValueError(
             f"found an array of shape {shape}; expected an image of two to five axes, such as YX, CYX, ZYX or CZYX"
         )
-    *others, last = _readings(shape)
+    *others, last = [described_reading(shape, axes) for axes in readings(shape)]
     example = last.split()[0] if not others else others[0].split()[0]
     listed = f"{', '.join(others)} or {last}" if others else last
     raise ValueError(
@@ -145,20 +145,31 @@ def _inferred_axes(array: np.ndarray) -> str:
     )
 
 
-def _readings(shape: tuple[int, ...]) -> list[str]:
-    """The plausible axes of a shape and what each would mean; a short last axis can only be channels."""
+def readings(shape: tuple[int, ...]) -> list[str]:
+    """The plausible axes of an array of two to five axes; a short last axis can only be channels.
+
+    >>> readings((3, 64, 80)), readings((64, 80, 3))
+    (['CYX', 'ZYX', 'TYX'], ['YXC'])
+    """
     candidates = {
+        2: ["YX"],
         3: ["YXC", "CYX", "ZYX", "TYX"],
         4: ["ZYXC", "CZYX", "ZCYX", "TCYX", "TZYX"],
         5: ["TZYXC", "TCZYX", "TZCYX", "CTZYX"],
     }[len(shape)]
-    channels_last = shape[-1] <= 4 < shape[-2]
-    fitting = [axes for axes in candidates if (axes[-1] == "C") == channels_last]
+    channels_last = len(shape) > 2 and shape[-1] <= 4 < shape[-2]
+    return [axes for axes in candidates if (axes[-1] == "C") == channels_last]
+
+
+def described_reading(shape: tuple[int, ...], axes: str) -> str:
+    """What an array of a shape is with these axes.
+
+    >>> described_reading((3, 64, 80), "ZYX")
+    'ZYX (3 planes)'
+    """
     words = {"C": "channels", "Z": "planes", "T": "time points"}
-    return [
-        f"{axes} ({', '.join(f'{n} {words[a]}' for n, a in zip(shape, axes, strict=True) if a in words)})"
-        for axes in fitting
-    ]
+    counts = ", ".join(f"{n} {words[a]}" for n, a in zip(shape, axes, strict=True) if a in words)
+    return f"{axes} ({counts})" if counts else axes
 
 
 def _check_array(array: np.ndarray) -> None:

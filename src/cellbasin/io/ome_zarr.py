@@ -46,6 +46,21 @@ def zarr_positions(path: Path) -> list[str]:
     return found
 
 
+def is_zarr_labels(path: Path) -> bool:
+    """Whether a Zarr folder says of itself that it is a label image; raises what zarr raises for damaged metadata."""
+    node = zarr.open(path, mode="r")
+    return isinstance(node, zarr.Group) and "image-label" in _facts(node)
+
+
+def zarr_label_names(path: Path) -> list[str]:
+    """Names of the label images that belong to an image, in its folder `labels`."""
+    folder = path / "labels"
+    if not folder.is_dir():
+        return []
+    names = _facts(zarr.open_group(folder, mode="r")).get("labels")
+    return [_inside(path, str(name)) for name in names] if isinstance(names, Sequence) else []
+
+
 def read_zarr(path: Path, position: str = "") -> Raw:
     """Read the largest level of an OME-Zarr image, or a plain Zarr array.
 

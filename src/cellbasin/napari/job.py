@@ -1,0 +1,56 @@
+"""One press of the button: what is to be segmented and how, done in a thread that knows nothing of windows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+from cellbasin.model import Cancelled, Model, load_model
+from cellbasin.options import Options
+
+from .results import Collected
+from .source import Source
+
+Tell = Callable[[str, float], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """A source, the channel of it that shows the cells, where there is a choice, and how to segment it.
+
+    maps: which of `results.MAPS` are wanted as layers.
+    """
+
+    source: Source
+    primary: int | None
+    model: str
+    options: Options
+    maps: tuple[str, ...] = ()
+
+    def run(self, tell: Tell) -> Collected:
+        """Segment every frame; tell(stage, part 0..1) is called often, and where it says False, `Cancelled` is raised.
+
+        Raises what `load_model` and `Model.segment` raise.
+        """
+        if not tell("loading the model", 0.0):
+            raise Cancelled("cancelled before the model was loaded")
+        model = _model(self.model)
+        options = self.options
+        if options.anisotropy is None and self.source.anisotropy is not None:
+            options = replace(options, anisotropy=self.source.anisotropy)
+        collected, count = Collected(self.source, self.maps), len(self.source)
+        for number, image in enumerate(self.source.frames(self.primary), 1):
+            before = f"frame {number} of {count}: " if count > 1 else ""
+            collected.add(model.segment(image, options=options, progress=_with(before, tell)))
+        return collected
+
+
+def _with(before: str, tell: Tell) -> Tell:
+    return lambda stage, part: tell(before + stage, part)
+
+
+@lru_cache(maxsize=2)
+def _model(name: str) -> Model:
+    """Loaded once: building a network takes longer than running it on a small image."""
+    return load_model(name)

@@ -1,0 +1,91 @@
+"""Segmentations as layers of napari: labels with a table of features, coloured flows, probability."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from cellbasin.io import flow_colours
+from cellbasin.results import Segmentation
+
+from .source import Source
+
+LayerData = tuple[Any, dict[str, Any], str]
+MAPS = ("flows", "probability")
+
+
+@dataclass(eq=False)
+class Collected:
+    """What is kept of the segmentations of a source's frames, added in their order.
+
+    maps: which of `MAPS` are wanted as layers. Labels go on counting from frame to frame, so that each has its own row
+    in the table of features.
+    """
+
+    source: Source
+    maps: tuple[str, ...] = ()
+    count: int = 0
+    labels: list[np.ndarray] = field(default_factory=list)
+    flows: list[np.ndarray] = field(default_factory=list)
+    probability: list[np.ndarray] = field(default_factory=list)
+    tables: list[Mapping[str, np.ndarray]] = field(default_factory=list)
+    facts: list[Mapping[str, Any]] = field(default_factory=list)
+    last: Segmentation | None = None
+
+    def add(self, result: Segmentation) -> None:
+        """Take what is wanted of the next frame."""
+        numbers = np.concatenate([[0], np.arange(1, len(result) + 1) + self.count]).astype(np.int32)
+        self.labels.append(numbers[result.labels] if self.count else result.labels)
+        if "flows" in self.maps:
+            self.flows.append(flow_colours(result.flow[-2:]))
+        if "probability" in self.maps:
+            self.probability.append(result.probability)
+        self.tables.append({**result.objects, "label": numbers[1:]})
+        self.facts.append(result.provenance)
+        self.count += len(result)
+        self.last = result
+
+    def layers(self) -> list[LayerData]:
+        """Layer data tuples: the maps that are wanted, then the labels on top of them."""
+        name, here = self.source.name, self.source.geometry
+        made: list[LayerData] = []
+        if self.flows:
+            picture = self.source.as_in_layer(self.flows)
+            made.append((picture, {**here, "name": f"{name} flows", "rgb": True, "visible": False}, "image"))
+        if self.probability:
+            shown = {"contrast_limits": (0, 1), "colormap": "viridis", "visible": False}
+            array = self.source.as_in_layer(self.probability)
+            made.append((array, {**here, "name": f"{name} probability", **shown}, "image"))
+        told = {**here, "name": f"{name} cells", "features": self._features(), "metadata": {"cellbasin": self._kept()}}
+        return [*made, (self.source.as_in_layer(self.labels), told, "labels")]
+
+    def _features(self) -> dict[str, np.ndarray]:
+        """Columns for all objects; `index` tells napari which label a row is about."""
+        tables = self.tables
+        columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
+        frame = {}
+        if "T" in self.source.axes:
+            frame = {"frame": np.repeat(np.arange(len(tables)), [len(table["label"]) for table in tables])}
+        return {"index": columns.pop("label"), **frame, **columns}
+
+    def _kept(self) -> dict[str, Any]:
+        """Of a single image also the maps, which `_seg.npy` files hold."""
+        if self.last is None or len(self.labels) > 1:
+            return {}
+        last = self.last
+        maps = {"flow": last.flow, "probability": last.probability, "diameter": last.diameter}
+        return {**maps, "provenance": last.provenance}
+
+    def summary(self) -> str:
+        """One line for people."""
+        made = f"in {len(self.facts)} frames, " if len(self.facts) > 1 else ""
+        sizes = sorted(fact["diameter"] for fact in self.facts)
+        size = f"{sizes[0]:.1f}" if len(sizes) == 1 else f"{sizes[0]:.1f} to {sizes[-1]:.1f}"
+        seconds = sum(fact["seconds"] for fact in self.facts)
+        text = f"{self.count} objects, {made}diameter {size} px ({self.facts[0]['diameter_source']}), {seconds:.1f} s"
+        if any(fact.get("novelty", {}).get("unlike") for fact in self.facts):
+            text += "; unlike the images the model learned from: look at the result"
+        return text

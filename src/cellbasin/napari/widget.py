@@ -1,0 +1,287 @@
+"""The window's panel: which layer, how to read it, how to segment it, and the results as layers."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from napari.layers import Image, Layer
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt import QCollapsible
+from superqt.utils import FunctionWorker, create_worker
+
+from cellbasin.engines import EngineError
+from cellbasin.image import described_reading
+from cellbasin.model import DEFAULT_MODEL, Cancelled
+from cellbasin.options import Options
+from cellbasin.weights import known_models
+
+from .form import OptionsForm
+from .job import Job
+from .results import MAPS, Collected
+from .source import channel_names, layer_readings, source_of
+
+_FROM_LAYER = ("axes", "channels")  # options that the layer's own fields stand for
+_FIRST = ("diameter", "min_confidence")  # those that are always in sight
+_EXPECTED = (ValueError, TypeError, OSError, MemoryError, EngineError)  # of images, options and models that do not fit
+
+
+class SegmentWidget(QWidget):
+    """Segments the image layer that is selected; its results replace those that it made of that layer before."""
+
+    told = Signal(str, float)
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._made: WeakKeyDictionary[Layer, list[Layer]] = WeakKeyDictionary()
+        self._worker: FunctionWorker | None = None
+        self._source_layer: Any = None
+        self._listed: Any = None  # the layer whose channels are listed
+        self.layer, self.axes, self.primary, self.nuclei, self.model = (QComboBox() for _ in range(5))
+        self.first = OptionsForm(_FIRST)
+        self.more = OptionsForm([f.name for f in fields(Options) if f.name not in (*_FROM_LAYER, *_FIRST)])
+        self.maps = {name: QCheckBox(f"add {name} as a layer") for name in MAPS}
+        self.run, self.cancel = QPushButton("Segment"), QPushButton("Cancel")
+        self.bar, self.message = QProgressBar(), QLabel()
+        self._lay_out()
+        self._connect()
+        self._list_models()
+        self._list_layers()
+        self._idle()
+
+    def _lay_out(self) -> None:
+        inner = QWidget()
+        column = QVBoxLayout(inner)
+        form = QFormLayout()
+        rows = {"image": self.layer, "axes": self.axes, "cells in": self.primary, "nuclei in": self.nuclei}
+        for name, widget in (rows | {"model": self.model}).items():
+            widget.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+            form.addRow(name, widget)
+        column.addLayout(form)
+        column.addWidget(self.first)
+        more = QCollapsible("more options")
+        more.addWidget(self.more)
+        for widget in (*self.maps.values(), more):
+            column.addWidget(widget)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.run)
+        buttons.addWidget(self.cancel)
+        column.addLayout(buttons)
+        self.message.setWordWrap(True)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        column.addWidget(self.bar)
+        column.addWidget(self.message)
+        column.addStretch()
+        area = QScrollArea()
+        area.setWidgetResizable(True)
+        area.setWidget(inner)
+        outer = QVBoxLayout(self)
+        outer.setContentsMargins(0, 0, 0, 0)
+        outer.addWidget(area)
+
+    def _connect(self) -> None:
+        layers = self._viewer.layers
+        layers.events.inserted.connect(self._list_layers)
+        layers.events.removed.connect(self._list_layers)
+        layers.selection.events.active.connect(self._follow_selection)
+        self.layer.currentIndexChanged.connect(self._list_axes)
+        self.axes.currentIndexChanged.connect(self._list_channels)
+        self.run.clicked.connect(self.start)
+        self.cancel.clicked.connect(self.stop)
+        self.told.connect(self._show_progress)
+
+    # ---- what can be chosen
+
+    def _list_models(self) -> None:
+        names = sorted(known_models(), key=lambda name: (name != DEFAULT_MODEL, name))
+        self.model.addItems(names)
+
+    def _list_layers(self, event: Any = None) -> None:
+        """Image layers, without those that this panel made."""
+        own = {id(layer) for made in self._made.values() for layer in made}
+        images = [layer for layer in self._viewer.layers if isinstance(layer, Image) and id(layer) not in own]
+        active = self._viewer.layers.selection.active
+        chosen = next((layer for layer in (self.layer.currentData(), active) if _among(layer, images)), None)
+        self.layer.blockSignals(True)
+        self.layer.clear()
+        for layer in images:
+            self.layer.addItem(layer.name, layer)
+            layer.events.name.connect(self._list_layers)  # once, however often it is called
+        self.layer.setCurrentIndex(_place(chosen, images) if chosen is not None else len(images) - 1)
+        self.layer.blockSignals(False)
+        if self.layer.currentData() is not chosen or chosen is None:
+            self._list_axes()
+        else:
+            self._list_channels()
+
+    def _follow_selection(self, event: Any = None) -> None:
+        listed = [self.layer.itemData(k) for k in range(self.layer.count())]
+        active = self._viewer.layers.selection.active
+        if _among(active, listed):
+            self.layer.setCurrentIndex(_place(active, listed))
+
+    def _list_axes(self, index: int = 0) -> None:
+        """What the layer's axes can mean; where they are not known, the user says so."""
+        layer = self.layer.currentData()
+        self.axes.blockSignals(True)
+        self.axes.clear()
+        self.message.clear()
+        try:
+            found = layer_readings(layer) if layer is not None else []
+        except ValueError as error:
+            found = []
+            self.message.setText(str(error))
+        if len(found) > 1:
+            self.axes.addItem("choose what they are", None)
+        for axes in found:
+            shape = layer.data[0].shape if layer.multiscale else layer.data.shape
+            self.axes.addItem("YXS (colour)" if axes == "YXS" else described_reading(shape, axes), axes)
+        self.axes.blockSignals(False)
+        self._list_channels()
+
+    def _list_channels(self, index: int = 0) -> None:
+        """Channels of the layer that can show cells; these and other layers for the nuclei.
+
+        What was chosen stays chosen while it is there and the layer is the same.
+        """
+        layer, axes = self.layer.currentData(), self.axes.currentData()
+        chosen = (self.primary.currentText(), self.nuclei.currentText()) if self._listed is layer else ("", "")
+        self._listed = layer
+        names = channel_names(layer, axes) if axes else []
+        self.primary.clear()
+        self.nuclei.clear()
+        if not names or axes.endswith("S"):
+            self.primary.addItem("gray of the colours" if names else "the layer", None)
+        self.nuclei.addItem("none", None)
+        for number, name in enumerate(names):
+            self.primary.addItem(name, number)
+            self.nuclei.addItem(name, number)
+        for k in range(self.layer.count()):
+            other = self.layer.itemData(k)
+            if axes and other is not layer and _fits(layer, axes, other):
+                self.nuclei.addItem(f"layer {other.name}", other)
+        for combo, text in zip((self.primary, self.nuclei), chosen, strict=True):
+            combo.setCurrentIndex(max(0, combo.findText(text)))
+
+    # ---- running
+
+    def job(self) -> Job:
+        """What the fields ask for; raises ValueError for what cannot be done."""
+        layer, axes = self.layer.currentData(), self.axes.currentData()
+        if layer is None:
+            raise ValueError("there is no image layer: open an image first")
+        if axes is None:
+            layer_readings(layer)  # says what is wrong with the layer
+            raise ValueError("the axes of this layer are not known: choose what they are")
+        primary, nuclei = self.primary.currentData(), self.nuclei.currentData()
+        other = nuclei if isinstance(nuclei, Layer) else None
+        if other is None and nuclei is not None and primary is None:
+            raise ValueError("nuclei are in one of the colours: choose another for the cells, too")
+        channels: tuple[int, ...] | None = None if primary is None else (primary,)
+        if other is not None:
+            channels = (0, 1)  # of the two that are put together
+        elif nuclei is not None:
+            channels = (primary, nuclei)
+        options = Options(channels=channels, **self.first.values(), **self.more.values())
+        maps = tuple(name for name, box in self.maps.items() if box.isChecked())
+        return Job(source_of(layer, axes, other), primary, self.model.currentText(), options, maps)
+
+    def start(self) -> None:
+        """Segment in a thread; a second call while one runs does nothing."""
+        if self._worker is not None:
+            return
+        try:
+            job = self.job()
+        except ValueError as error:
+            self.message.setText(str(error))
+            return
+        worker = create_worker(lambda: job.run(self._tell), _start_thread=False)
+        worker.returned.connect(self._add_layers)
+        worker.errored.connect(self._failed)
+        worker.finished.connect(self._finished)
+        self._worker, self._source_layer = worker, self.layer.currentData()
+        self.run.setEnabled(False)
+        self.cancel.setEnabled(True)
+        self.bar.setVisible(True)
+        self.message.clear()
+        worker.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end; it does so at the next report of progress."""
+        if self._worker is not None:
+            self._worker.quit()
+            self.message.setText("cancelling")
+
+    def _tell(self, stage: str, part: float) -> bool:
+        """Called by the thread."""
+        self.told.emit(stage, part)
+        return self._worker is not None and not self._worker.abort_requested
+
+    def _show_progress(self, stage: str, part: float) -> None:
+        self.bar.setFormat(f"{stage} %p%")
+        self.bar.setValue(round(100 * part))
+
+    def _add_layers(self, collected: Collected) -> None:
+        """In the places of the layers made of the same source before, and shown or not as those were."""
+        layers, source = self._viewer.layers, self._source_layer
+        before = [layer for layer in self._made.pop(source, []) if layer in layers]
+        shown = {layer.name: layer.visible for layer in before}
+        made = [Layer.create(*data) for data in collected.layers()]
+        self._made[source] = made
+        for layer in before:
+            layers.remove(layer)
+        for layer in made:
+            layer.visible = shown.get(layer.name, layer.visible)
+            self._viewer.add_layer(layer)
+        self._list_layers()
+        self.message.setText(collected.summary())
+
+    def _failed(self, error: Exception) -> None:
+        if isinstance(error, Cancelled):
+            return
+        self.message.setText(" ".join(str(error).split()) or type(error).__name__)
+        if not isinstance(error, _EXPECTED):
+            notification_manager.receive_error(type(error), error, error.__traceback__)
+
+    def _finished(self) -> None:
+        if self._worker is not None and self._worker.abort_requested:
+            self.message.setText("cancelled: no layers were added")
+        self._worker = None
+        self._idle()
+
+    def _idle(self) -> None:
+        self.run.setEnabled(True)
+        self.cancel.setEnabled(False)
+        self.bar.setVisible(False)
+        self.bar.setValue(0)
+
+
+def _among(layer: Any, layers: list[Any]) -> bool:
+    return any(one is layer for one in layers)
+
+
+def _place(layer: Any, layers: list[Any]) -> int:
+    return next(k for k, one in enumerate(layers) if one is layer)
+
+
+def _fits(layer: Any, axes: str, nuclei: Any) -> bool:
+    try:
+        source_of(layer, axes, nuclei)
+    except ValueError:
+        return False
+    return True

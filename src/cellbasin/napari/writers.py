@@ -1,0 +1,124 @@
+"""Label layers as files: whatever `cellbasin.io` writes of labels, by the ending of the name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cellbasin.io import (
+    WriteError,
+    write_coco,
+    write_geojson,
+    write_labels,
+    write_outlines_text,
+    write_rois,
+    write_seg,
+    write_table,
+)
+
+from .source import voxel_size_of
+
+_SEG = "_seg.npy"
+
+
+def write(path: str, data: Any, told: Mapping[str, Any]) -> list[str]:
+    """Write a labels layer, given as napari does: its array, and what napari knows about it.
+
+    Endings: those of `_WRITERS`. A name that ends in .npy becomes one that ends in _seg.npy, as Cellpose expects it.
+    Returns the path written. Raises WriteError or ValueError where the layer or the name does not allow it.
+    """
+    target = Path(path)
+    if target.suffix.lower() not in _WRITERS:
+        raise ValueError(f"{path}: found the ending {target.suffix!r}; expected one of {', '.join(_WRITERS)}")
+    if target.suffix.lower() == ".npy" and not target.name.endswith(_SEG):
+        target = target.with_name(target.stem + _SEG)
+        if target.exists():
+            raise WriteError(f"{target}: found a file there; give this name to replace it, or another")
+    labels = np.asarray(data[0] if told.get("multiscale") else data)
+    if labels.ndim not in (2, 3):
+        raise ValueError(f"the layer {told['name']!r} has {labels.ndim} axes; expected two or three: save its frames")
+    if labels.dtype.kind not in "iub" or labels.min(initial=0) < 0:
+        raise ValueError(f"the layer {told['name']!r} holds {labels.dtype} numbers; expected whole ones from 0 on")
+    _WRITERS[target.suffix.lower()](target, labels.astype(np.int32), told)
+    return [str(target)]
+
+
+def _image(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
+    write_labels(path, labels, voxel_size_of(told["scale"], told["units"]), _kept(told).get("provenance"))
+
+
+def _zarr(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
+    from cellbasin.io.ome_zarr import write_zarr_labels
+
+    write_zarr_labels(path, labels, voxel_size_of(told["scale"], told["units"]), told["name"])
+
+
+def _rois(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
+    write_rois(path, labels)
+
+
+def _outlines(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
+    write_outlines_text(path, labels)
+
+
+def _geojson(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
+    write_geojson(path, labels, _table(labels, told))
+
+
+def _coco(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
+    write_coco(path, labels, told["name"], _table(labels, told))
+
+
+def _csv(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
+    write_table(path, _table(labels, told))
+
+
+def _seg(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
+    """Flow and probability are the network's where the layer was made by it, else those of the labels themselves."""
+    from cellbasin.flows import labels_to_flows
+    from cellbasin.labels import median_diameter
+
+    kept = _kept(told)
+    flow, probability = kept.get("flow"), kept.get("probability")
+    if flow is None or probability is None or probability.shape != labels.shape:
+        flow, probability = labels_to_flows(labels), (labels > 0).astype(np.float32)
+    diameter = kept.get("diameter") or (median_diameter(labels) if labels.any() else 30.0)
+    write_seg(path, labels, flow, probability, diameter, path.name.removesuffix(_SEG))
+
+
+_WRITERS: dict[str, Callable[[Path, np.ndarray, Mapping[str, Any]], None]] = {
+    ".tif": _image,
+    ".tiff": _image,
+    ".png": _image,
+    ".npy": _seg,
+    ".zip": _rois,
+    ".geojson": _geojson,
+    ".csv": _csv,
+    ".json": _coco,
+    ".txt": _outlines,
+    ".zarr": _zarr,
+}
+
+
+def _kept(told: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What the layer's maker left in it."""
+    return told.get("metadata", {}).get("cellbasin", {})
+
+
+def _table(labels: np.ndarray, told: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """A row for each label that is there: features of the layer (drawn ones have none: NaN), and the area as it is."""
+    present, area = np.unique(labels[labels > 0], return_counts=True)
+    features = told.get("features")
+    table: dict[str, np.ndarray] = {"label": present, "area": area}
+    if features is None or "index" not in features:
+        return table
+    rows = {label: row for row, label in enumerate(np.asarray(features["index"]).tolist())}
+    known = np.array([rows.get(label, -1) for label in present.tolist()], int)
+    for name in features:
+        column = np.asarray(features[name])
+        if name not in ("index", "label", "area") and column.dtype.kind in "iufb":
+            table[name] = np.where(known >= 0, column[known], np.nan) if (known < 0).any() else column[known]
+    return table
