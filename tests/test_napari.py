@@ -21,6 +21,7 @@ pytest.importorskip("napari", reason="needs the extra napari")
 import npe2
 from napari.components import ViewerModel
 from napari.layers import Image, Labels, Layer
+from napari.utils._proxies import PublicOnlyProxy
 from npe2 import PluginManager
 from qtpy.QtWidgets import QApplication
 
@@ -50,7 +51,7 @@ def viewer() -> ViewerModel:
 
 @pytest.fixture
 def panel(app: QApplication, viewer: ViewerModel) -> Iterator[SegmentWidget]:
-    widget = SegmentWidget(viewer)
+    widget = SegmentWidget(PublicOnlyProxy(viewer))  # as napari gives it to plugins
     widget.show()
     yield widget
     widget.stop()
@@ -491,7 +492,7 @@ def test_an_empty_image_has_no_objects_and_is_no_error(panel: SegmentWidget, vie
 @pytest.fixture
 def judged(app: QApplication, viewer: ViewerModel, cells: Labels) -> Iterator[tuple[ConfidenceWidget, Labels]]:
     layer = viewer.add_labels(cells.data.copy(), name="cells", features=cells.features)
-    widget = ConfidenceWidget(viewer)
+    widget = ConfidenceWidget(PublicOnlyProxy(viewer))
     widget.show()
     yield widget, layer
     widget.close()

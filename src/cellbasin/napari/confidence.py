@@ -12,6 +12,8 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFormLayout, QLabel, QPushButton, QWidget
 from superqt import QLabeledDoubleSlider
 
+from .source import unwrapped
+
 COLUMNS = ("confidence", "mean_probability")  # numbers from 0 to 1, the better one first
 _SHADES = 64
 _DRAWN = (1.0, 1.0, 1.0, 1.0)  # colour of objects without a row, such as drawn ones
@@ -53,7 +55,7 @@ class ConfidenceWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        self._layers = napari_viewer.layers
+        self._layers = unwrapped(napari_viewer).layers
         self._own: WeakKeyDictionary[Labels, Any] = WeakKeyDictionary()
         self.layer, self.column = QComboBox(), QComboBox()
         self.least = QLabeledDoubleSlider(Qt.Orientation.Horizontal)

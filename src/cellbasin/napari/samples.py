@@ -51,6 +51,6 @@ def volume() -> list[LayerData]:
 def series() -> list[LayerData]:
     """A field of nuclei that drifts."""
     side = 256
-    field = generate("nuclei", (side + _STEPS * _DRIFT,) * 2, diameter=26, seed=9).image[0]
+    field = generate("nuclei", (side + _STEPS * _DRIFT,) * 2, diameter=26, seed=10).image[0]
     frames = np.stack([field[k : k + side, k : k + side] for k in range(0, _STEPS * _DRIFT, _DRIFT)])
     return [(frames, {"name": "drifting nuclei", "axis_labels": ("t", "y", "x")}, "image")]

@@ -23,6 +23,11 @@ _UNITS = {
 }
 
 
+def unwrapped(viewer: Any) -> Any:
+    """The viewer inside what napari gives to plugins, whose layers are other objects each time they are asked for."""
+    return getattr(viewer, "__wrapped__", viewer)
+
+
 def layer_readings(layer: Any) -> list[str]:
     """What the axes of an image layer can mean: one text where its axis labels or its shape tell, else several.
 

@@ -33,7 +33,7 @@ from cellbasin.weights import known_models
 from .form import OptionsForm
 from .job import Job
 from .results import MAPS, Collected
-from .source import channel_names, layer_readings, source_of
+from .source import channel_names, layer_readings, source_of, unwrapped
 
 _FROM_LAYER = ("axes", "channels")  # options that the layer's own fields stand for
 _FIRST = ("diameter", "min_confidence")  # those that are always in sight
@@ -47,7 +47,7 @@ class SegmentWidget(QWidget):
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        self._viewer = napari_viewer
+        self._viewer = unwrapped(napari_viewer)
         self._made: WeakKeyDictionary[Layer, list[Layer]] = WeakKeyDictionary()
         self._worker: FunctionWorker | None = None
         self._source_layer: Any = None
