@@ -78,21 +78,20 @@ class SegmentWidget(QWidget):
         more.addWidget(self.more)
         for widget in (*self.maps.values(), more):
             column.addWidget(widget)
-        buttons = QHBoxLayout()
-        buttons.addWidget(self.run)
-        buttons.addWidget(self.cancel)
-        column.addLayout(buttons)
-        self.message.setWordWrap(True)
-        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        column.addWidget(self.bar)
-        column.addWidget(self.message)
         column.addStretch()
         area = QScrollArea()
         area.setWidgetResizable(True)
         area.setWidget(inner)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
+        buttons = QHBoxLayout()
+        buttons.addWidget(self.run)
+        buttons.addWidget(self.cancel)
+        self.message.setWordWrap(True)
+        self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        outer = QVBoxLayout(self)  # what is below the fields is always in sight
         outer.addWidget(area)
+        outer.addLayout(buttons)
+        outer.addWidget(self.bar)
+        outer.addWidget(self.message)
 
     def _connect(self) -> None:
         layers = self._viewer.layers
