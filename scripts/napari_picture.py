@@ -1,6 +1,7 @@
 """Draws docs/figures/napari.png: napari with the panels and a segmented image from the generator.
 
-Needs a screen, such as that of Xvfb (on Debian: xvfb and libxcb-cursor0): xvfb-run -s "-screen 0 1400x900x24" python scripts/napari_picture.py
+Needs a screen, such as that of Xvfb (on Debian: xvfb and libxcb-cursor0):
+xvfb-run -s "-screen 0 1400x900x24" python scripts/napari_picture.py
 """
 
 from __future__ import annotations
