@@ -26,7 +26,7 @@ class Recipe:
     weight_decay: float = 0.01
     warmup: int = 500
     warm_part: float = 0.02
-    cooldown: float = 0.2
+    cooldown: float = 0.5
     decay: str = "linear"
     average: float = 0.999
     schedule: tuple[tuple[float, int, int], ...] = ((0.0, 160, 16), (0.67, 224, 8))
@@ -81,6 +81,7 @@ RECIPES: dict[str, Recipe] = {
         weight_decay=1e-5,
         decay="halving",
         warmup=0,
+        cooldown=0.2,
         average=0.0,
         schedule=((0.0, 224, 8),),
         on_object=0.0,
