@@ -20,7 +20,7 @@ from looks import SHOWN
 
 from cellbasin.evaluation import evaluate
 from cellbasin.model import Model, load_model
-from cellbasin.options import Options
+from cellbasin.options import FLOW_THRESHOLD, Options
 from cellbasin.training.folder import select_records
 
 ROOT = Path(__file__).parent.parent
@@ -62,7 +62,8 @@ def ways(name: str, ensemble: list[str]) -> list[Way]:
         Way("default: automatic diameter", model),
         Way("true diameter", model, "true"),
         Way("no resizing: 30 px for every image", model, 30.0),
-        Way("no flow threshold", model, options=Options(flow_threshold=0)),
+        Way("judged by flow error (paper)", model, options=Options(min_confidence=0, flow_threshold=FLOW_THRESHOLD)),
+        Way("nothing dropped", model, options=Options(min_confidence=0)),
         Way("tiles do not overlap", model, options=Options(overlap=0)),
         Way("tiles overlap by half", model, options=Options(overlap=0.5)),
         Way("flips (--augment)", model, options=Options(augment=True)),

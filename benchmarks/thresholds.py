@@ -71,7 +71,7 @@ def score_grid(model: Model, record: Record) -> np.ndarray:
 
 def kept(found: FlowSegmentation, limit: float) -> np.ndarray:
     """The labels whose flow error is within the limit."""
-    return judge(found.labels, found.flow_errors, limit).labels
+    return judge(found, limit).labels
 
 
 def merit(scores: np.ndarray, sources: np.ndarray) -> np.ndarray:

@@ -86,8 +86,8 @@ def segment_composed(
     labels = keep_largest_piece(labels)
     labels = keep_largest_piece(trim_surfaces(select(labels, areas(labels) >= smallest), probability, options))
     labels = fill_small_holes(select(labels, not_small(labels, options)), smallest)
-    errors = flow_errors(labels, flow, composed_flows(labels, allocate))
-    return judge(labels, errors, _LENIENCE * options.largest_flow_error(), max(1.0, _BORDER * border_leniency))
+    found = FlowSegmentation(labels, flow_errors(labels, flow, composed_flows(labels, allocate)))
+    return judge(found, _LENIENCE * options.largest_flow_error(), max(1.0, _BORDER * border_leniency))
 
 
 def not_small(labels: NDArray[np.int32], options: Options) -> NDArray[np.bool_]:

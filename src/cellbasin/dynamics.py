@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from cellbasin.basins import find_basins
 from cellbasin.flows import labels_to_flows
 from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, touches_border
+from cellbasin.options import FLOW_THRESHOLD
 
 # What the border cuts off is known to the network, not to the shape (validation AP@0.5 .745 → .772 over images).
 BORDER_LENIENCY = 2.0
@@ -36,7 +37,7 @@ def flows_to_labels(
     probability: NDArray[np.float32],
     *,
     probability_threshold: float = 0.5,
-    flow_threshold: float | None = 0.4,
+    flow_threshold: float | None = FLOW_THRESHOLD,
     min_size: int = 15,
     step: float = 1.0,
     steps: int = 200,
@@ -65,7 +66,7 @@ def segment_flows(
     probability: NDArray[np.float32],
     *,
     probability_threshold: float = 0.5,
-    flow_threshold: float | None = 0.4,
+    flow_threshold: float | None = FLOW_THRESHOLD,
     min_size: int = 15,
     step: float = 1.0,
     steps: int = 200,
@@ -106,29 +107,21 @@ def segment_flows(
     probability = np.ascontiguousarray(probability, np.float32)
     labels = keep_largest_piece(find_basins(flow, probability, probability_threshold, step, steps, min_size))
     labels = fill_small_holes(select(labels, areas(labels) >= max(min_size, 1)), min_size)
-    return judge(labels, flow_errors(labels, flow), flow_threshold, border_leniency)
+    limit = np.inf if flow_threshold is None else flow_threshold
+    return judge(FlowSegmentation(labels, flow_errors(labels, flow)), limit, border_leniency)
 
 
-def judge(
-    labels: NDArray[np.int32],
-    errors: NDArray[np.float64],
-    flow_threshold: float | None,
-    border_leniency: float = BORDER_LENIENCY,
-) -> FlowSegmentation:
-    """Keep the objects 1..N whose flow error (N,) is not above the threshold, at the border a multiple of it."""
-    return keep(FlowSegmentation(labels, errors), flows_fit(labels, errors, flow_threshold, border_leniency))
+def judge(found: FlowSegmentation, limit: float, border_leniency: float = BORDER_LENIENCY) -> FlowSegmentation:
+    """Keep the objects whose flow error is not above the limit, at the border a multiple of it."""
+    return keep(found, flows_fit(found, limit, border_leniency))
 
 
-def flows_fit(
-    labels: NDArray[np.int32],
-    errors: NDArray[np.float64],
-    flow_threshold: float | None,
-    border_leniency: float = BORDER_LENIENCY,
-) -> NDArray[np.bool_]:
-    """Which of the objects 1..N have a flow error (N,) not above the threshold, at the border a multiple of it."""
-    if flow_threshold is None or flow_threshold == np.inf:
-        return np.ones(len(errors), bool)
-    return errors <= flow_threshold * np.where(touches_border(labels, range(labels.ndim)), border_leniency, 1.0)
+def flows_fit(found: FlowSegmentation, limit: float, border_leniency: float = BORDER_LENIENCY) -> NDArray[np.bool_]:
+    """Which objects (N,) have a flow error not above the limit, at the border a multiple of it; infinite: all."""
+    if limit == np.inf:
+        return np.ones(len(found.flow_errors), bool)
+    at_border = touches_border(found.labels, range(found.labels.ndim))
+    return found.flow_errors <= limit * np.where(at_border, border_leniency, 1.0)
 
 
 def keep(found: FlowSegmentation, wanted: NDArray[np.bool_]) -> FlowSegmentation:

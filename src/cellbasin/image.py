@@ -8,6 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 AXES = {"T": "time", "C": "channel", "S": "RGB(A) sample", "Z": "plane", "Y": "row", "X": "column"}
+MICROMETRES = {
+    "micrometer": 1.0,
+    "nanometer": 1e-3,
+    "millimeter": 1e3,
+    "centimeter": 1e4,
+    "meter": 1e6,
+    "angstrom": 1e-4,
+}
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from cellbasin.weights import WeightsError
 
+UNLIKE = "unlike the images the model learned from: look at the result"  # what users are told
 _LEVELS = 127  # styles are stored in 8 bits
 
 

@@ -42,8 +42,8 @@ class Options:
     probability_threshold: float = option(0.5, "Pixels more probable than this are inside a cell.", low=0.0, high=1.0)
     min_confidence: float = option(
         0.4,
-        "Objects less likely than this to be right are dropped; 0 keeps all. Images only, and models that were "
-        "calibrated for it.",
+        "Objects less likely than this to be right are dropped; 0 keeps all. Of images and of planes that are "
+        "stitched, and by models that were calibrated for it.",
         low=0.0,
         high=1.0,
     )

@@ -102,23 +102,21 @@ class PlaneRun:
 
     def _sure(self, found: FlowSegmentation) -> FlowSegmentation:
         """The objects to measure a size by, for which flow errors do: what is no object has flows that fit nothing."""
-        return judge(found.labels, found.flow_errors, FLOW_THRESHOLD, self.model.conventions.border_leniency)
+        return judge(found, FLOW_THRESHOLD, self.model.conventions.border_leniency)
 
     def _good(self, found: FlowSegmentation) -> FlowSegmentation:
         """The objects that the options let pass, with `confidence` where the model was calibrated."""
-        options, wanted = self.options, np.ones(len(found.flow_errors), bool)
-        calibration = Calibration.from_card(
-            self.model.card.confidence.get("augment" if options.augment else "plain", {})
-        )
-        if calibration is not None:
-            flow, probability = self.maps.flow, self.maps.probability
-            features = object_features(found.labels, flow, probability, found.flow_errors, self.diameter)
-            self.confidence = calibration.confidence(features)
-            wanted = self.confidence >= options.min_confidence
-        limit = options.largest_flow_error(FLOW_THRESHOLD if calibration is None else np.inf)
-        wanted &= flows_fit(found.labels, found.flow_errors, limit, self.model.conventions.border_leniency)
-        if self.confidence is not None:
-            self.confidence = self.confidence[wanted]
+        options, leniency = self.options, self.model.conventions.border_leniency
+        mode = "augment" if options.augment else "plain"
+        calibration = Calibration.from_card(self.model.card.confidence.get(mode, {}))
+        if calibration is None:
+            return judge(found, options.largest_flow_error(), leniency)
+        maps = self.maps
+        features = object_features(found.labels, maps.flow, maps.probability, found.flow_errors, self.diameter)
+        confidence = calibration.confidence(features)
+        wanted = confidence >= options.min_confidence
+        wanted &= flows_fit(found, options.largest_flow_error(np.inf), leniency)
+        self.confidence = confidence[wanted]
         return keep(found, wanted)
 
 

@@ -79,14 +79,18 @@ def diameter_from_style(model: SizeModel, style_at: Callable[[float], np.ndarray
         return float(np.clip(np.exp(np.average(estimates, weights=weights)), SMALLEST, LARGEST))
 
     tried, estimate = _FIRST, look(_FIRST)
-    while len(looks) < _LOOKS and not fits(tried, estimate):
+    while len(looks) < _LOOKS and not _near(tried, estimate):
         tried, estimate = estimate, look(estimate)
     return estimate
 
 
 def fits(estimated: float, found: float) -> bool:
     """Whether a segmentation made with one diameter stands although its objects turned out to have another."""
-    return abs(np.log(found / estimated)) < _GOOD
+    return _near(estimated, found)
+
+
+def _near(one: float, other: float) -> bool:
+    return abs(np.log(other / one)) < _GOOD
 
 
 def plausible(estimated: float, found: float) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 
 from cellbasin import size
 from cellbasin.composed import not_small, segment_composed, smooth_maps
-from cellbasin.dynamics import FlowSegmentation, select
+from cellbasin.dynamics import FlowSegmentation, keep
 from cellbasin.image import Image
 from cellbasin.labels import diameters, keep_largest_piece
 from cellbasin.options import Options
@@ -224,8 +224,7 @@ def _without_small(found: FlowSegmentation, options: Options) -> FlowSegmentatio
     """Each object's largest piece, those left out that are small for a pixel count or beside the others."""
     labels = keep_largest_piece(found.labels)
     wanted = not_small(labels, options)
-    labels = select(labels, wanted)
-    return FlowSegmentation(labels, found.flow_errors[: len(wanted)][wanted])
+    return keep(FlowSegmentation(labels, found.flow_errors[: len(wanted)]), wanted)
 
 
 def _errors_of_stitched(labels: np.ndarray, planes: list[FlowSegmentation]) -> np.ndarray:

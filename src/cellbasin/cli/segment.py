@@ -264,7 +264,9 @@ class _Batch:
         )
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
         if facts.get("novelty", {}).get("unlike"):
-            more += "; unlike the images the model learned from: look at the result"
+            from cellbasin.novelty import UNLIKE
+
+            more += f"; {UNLIKE}"
         self._say(
             f"{path}{' ' * bool(frame)}{frame[1:]}: {len(result)} objects, diameter {result.diameter:.1f} px "
             f"({facts['diameter_source']}), {facts['seconds']:.2f} s, {files[0]}{more}"

@@ -70,9 +70,9 @@ class RecipeFlags:
         found = RECIPES[self.recipe]
         seed = self.seed if self.seed is not None else len(start.lineage) if start else 0
         only = self.only or found.only
-        found = replace(found, seed=seed, exclude=(*found.exclude, *self.exclude), only=only)
-        if only:  # a specialist's own images, no generated ones of everything
-            found = replace(found, generated=0.0)
+        generated = 0.0 if only else found.generated  # a specialist's own images, no drawn ones of everything
+        exclude = (*found.exclude, *self.exclude)
+        found = replace(found, seed=seed, exclude=exclude, only=only, generated=generated)
         if self.minutes is not None:
             return replace(found, minutes=self.minutes, epochs=0)
         return found if self.epochs is None else replace(found, minutes=0, epochs=self.epochs)

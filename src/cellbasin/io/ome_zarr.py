@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 import zarr
 
+from cellbasin.image import MICROMETRES
+
 from .atomic import atomic
 from .errors import ReadError
 from .raw import Raw, check_decoded_size
 
-_UNITS = {"micrometer": 1.0, "nanometer": 1e-3, "millimeter": 1e3, "centimeter": 1e4, "meter": 1e6, "angstrom": 1e-4}
 _CHUNK = 1024  # pixels along y and x
 _SMALLEST = 256  # pixels; the coarsest level is at most twice this
 _OLDEST_AXES = "tczyx"  # of 0.1 and 0.2, which did not name them
@@ -172,7 +173,7 @@ def _letters(names: Sequence[Any] | None) -> str | None:
 
 def _sizes(axes: Sequence[Any], names: Sequence[Any], holders: Sequence[Any]) -> dict[str, float]:
     """µm by axis letter: the product of the scales of the level and of the whole pyramid."""
-    units = [_UNITS.get(axis.get("unit", "")) if isinstance(axis, Mapping) else None for axis in axes]
+    units = [MICROMETRES.get(axis.get("unit", "")) if isinstance(axis, Mapping) else None for axis in axes]
     factors = [1.0] * len(names)
     stated = False
     for holder in holders:

@@ -18,7 +18,7 @@ from cellbasin.io import (
 )
 from cellbasin.io.read import is_zarr
 
-from .results import LayerData
+from .results import LayerData, flow_layer, probability_layer
 
 Read = Callable[[Any], list[LayerData]]
 
@@ -53,10 +53,7 @@ def _seg_layers(path: Path) -> list[LayerData]:
         layers.append((seg.image, {"name": name, "rgb": rgb}, "image"))
     kept: dict[str, Any] = {"diameter": seg.diameter}
     if seg.flow is not None and seg.probability is not None:
-        picture = flow_colours(seg.flow[-2:])
-        layers.append((picture, {"name": f"{name} flows", "rgb": True, "visible": False}, "image"))
-        shown = {"contrast_limits": (0, 1), "colormap": "viridis", "visible": False}
-        layers.append((seg.probability, {"name": f"{name} probability", **shown}, "image"))
+        layers += [flow_layer(name, flow_colours(seg.flow[-2:])), probability_layer(name, seg.probability)]
         kept |= {"flow": seg.flow, "probability": seg.probability}
     return [*layers, (seg.labels, {"name": f"{name} cells", "metadata": {"cellbasin": kept}}, "labels")]
 

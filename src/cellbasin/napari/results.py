@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from cellbasin.io import flow_colours
+from cellbasin.novelty import UNLIKE
 from cellbasin.results import Segmentation
 
 from .source import Source
@@ -53,12 +55,9 @@ class Collected:
         name, here = self.source.name, self.source.geometry
         made: list[LayerData] = []
         if self.flows:
-            picture = self.source.as_in_layer(self.flows)
-            made.append((picture, {**here, "name": f"{name} flows", "rgb": True, "visible": False}, "image"))
+            made.append(flow_layer(name, self.source.as_in_layer(self.flows), here))
         if self.probability:
-            shown = {"contrast_limits": (0, 1), "colormap": "viridis", "visible": False}
-            array = self.source.as_in_layer(self.probability)
-            made.append((array, {**here, "name": f"{name} probability", **shown}, "image"))
+            made.append(probability_layer(name, self.source.as_in_layer(self.probability), here))
         told = {**here, "name": f"{name} cells", "features": self._features(), "metadata": {"cellbasin": self._kept()}}
         return [*made, (self.source.as_in_layer(self.labels), told, "labels")]
 
@@ -87,5 +86,16 @@ class Collected:
         seconds = sum(fact["seconds"] for fact in self.facts)
         text = f"{self.count} objects, {made}diameter {size} px ({self.facts[0]['diameter_source']}), {seconds:.1f} s"
         if any(fact.get("novelty", {}).get("unlike") for fact in self.facts):
-            text += "; unlike the images the model learned from: look at the result"
+            text += f"; {UNLIKE}"
         return text
+
+
+def flow_layer(name: str, picture: np.ndarray, here: Mapping[str, Any] = MappingProxyType({})) -> LayerData:
+    """Coloured flows (..., Y, X, 3) as a layer that waits to be shown; here: where it lies."""
+    return picture, {**here, "name": f"{name} flows", "rgb": True, "visible": False}, "image"
+
+
+def probability_layer(name: str, array: np.ndarray, here: Mapping[str, Any] = MappingProxyType({})) -> LayerData:
+    """Probability (..., Y, X) as a layer that waits to be shown; here: where it lies."""
+    shown = {"contrast_limits": (0, 1), "colormap": "viridis", "visible": False}
+    return array, {**here, "name": f"{name} probability", **shown}, "image"

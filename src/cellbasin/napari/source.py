@@ -9,18 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from cellbasin.image import Image, readings
+from cellbasin.image import MICROMETRES, Image, readings
 
 _LETTERS = {"t": "T", "time": "T", "c": "C", "channel": "C", "channels": "C", "z": "Z", "y": "Y", "x": "X"}
-_UNITS = {
-    "nanometer": 1e-3,
-    "micrometer": 1.0,
-    "micron": 1.0,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
-    "angstrom": 1e-4,
-}
+_UNITS = MICROMETRES | {"micron": 1.0}
 
 
 def unwrapped(viewer: Any) -> Any:
@@ -33,7 +25,7 @@ def layer_readings(layer: Any) -> list[str]:
 
     Raises ValueError for layers without pixels, or of fewer than two or more than five axes.
     """
-    shape = tuple(_largest(layer).shape)
+    shape = tuple(largest(layer).shape)
     colour = "S" if layer.rgb else ""
     shape = shape[:-1] if colour else shape
     if 0 in shape or not 2 <= len(shape) <= 5:
@@ -48,7 +40,7 @@ def channel_names(layer: Any, axes: str) -> list[str]:
     """Names of the channels that a layer has, read with these axes; empty where it has one only."""
     if axes.endswith("S"):
         return ["red", "green", "blue"]
-    return [f"channel {number}" for number in range(_largest(layer).shape[axes.index("C")])] if "C" in axes else []
+    return [f"channel {number}" for number in range(largest(layer).shape[axes.index("C")])] if "C" in axes else []
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +110,7 @@ def source_of(layer: Any, axes: str, nuclei: Any = None) -> Source:
     ratio = round(scale[0] / sqrt(scale[1] * scale[2]), 6) if len(scale) == 3 else 1.0
     return Source(
         layer.name,
-        _largest(layer),
+        largest(layer),
         axes,
         _geometry(layer, keep),
         voxel_size,
@@ -136,8 +128,8 @@ def voxel_size_of(scale: Sequence[float], units: Sequence[Any]) -> tuple[float, 
 
 def _fitting(layer: Any, axes: str, nuclei: Any) -> tuple[Any, str]:
     """Pixels and axes of the nuclei's layer, whose axes are those of the other, with or without its channels."""
-    lengths = dict(zip(axes, _largest(layer).shape, strict=True))
-    array = _largest(nuclei)
+    lengths = dict(zip(axes, largest(layer).shape, strict=True))
+    array = largest(nuclei)
     for tried in (axes, "".join(axis for axis in axes if axis not in "CS")):
         if len(tried) == array.ndim and all(
             lengths[a] == n for a, n in zip(tried, array.shape, strict=True) if a != "C"
@@ -145,7 +137,7 @@ def _fitting(layer: Any, axes: str, nuclei: Any) -> tuple[Any, str]:
             return array, tried
     raise ValueError(
         f"the layer {nuclei.name!r} of shape {tuple(array.shape)} does not fit {layer.name!r} of shape "
-        f"{tuple(_largest(layer).shape)}; expected nuclei of the same size"
+        f"{tuple(largest(layer).shape)}; expected nuclei of the same size"
     )
 
 
@@ -158,7 +150,7 @@ def _channel(image: Image, channel: int | None) -> np.ndarray:
     return planes[channel or 0]
 
 
-def _largest(layer: Any) -> Any:
+def largest(layer: Any) -> Any:
     """The pixels of a layer, of a pyramid those of its largest level."""
     return layer.data[0] if layer.multiscale else layer.data
 

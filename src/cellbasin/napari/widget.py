@@ -33,7 +33,7 @@ from cellbasin.weights import known_models
 from .form import OptionsForm
 from .job import Job
 from .results import MAPS, Collected
-from .source import channel_names, layer_readings, source_of, unwrapped
+from .source import channel_names, largest, layer_readings, source_of, unwrapped
 
 _FROM_LAYER = ("axes", "channels")  # options that the layer's own fields stand for
 _FIRST = ("diameter", "min_confidence")  # those that are always in sight
@@ -148,8 +148,8 @@ class SegmentWidget(QWidget):
         if len(found) > 1:
             self.axes.addItem("choose what they are", None)
         for axes in found:
-            shape = layer.data[0].shape if layer.multiscale else layer.data.shape
-            self.axes.addItem("YXS (colour)" if axes == "YXS" else described_reading(shape, axes), axes)
+            told = "YXS (colour)" if axes == "YXS" else described_reading(largest(layer).shape, axes)
+            self.axes.addItem(told, axes)
         self.axes.blockSignals(False)
         self._list_channels()
 
