@@ -338,7 +338,8 @@ def test_the_papers_schedule_halves_and_ours_ends_at_nothing():
     assert rate_at(0.5, 10_000, paper) == 0.2
     assert rate_at(0.83, 10_000, paper) == pytest.approx(0.1)
     assert rate_at(0.5, 10_000, ours) == ours.learning_rate
-    assert rate_at(0.9, 10_000, ours) == pytest.approx(ours.learning_rate / 2)
+    half_way = 1 - ours.cooldown / 2
+    assert rate_at(half_way, 10_000, ours) == pytest.approx(ours.learning_rate / 2)
     assert rate_at(1.0, 10_000, ours) == 0
 
 
