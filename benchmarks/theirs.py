@@ -76,12 +76,16 @@ def segment(image: np.ndarray, name: str, diameter: float | None) -> Mapping[str
 
 
 def segment_twice(image: np.ndarray, name: str, diameter: float) -> Mapping[str, Any]:
-    """Maps of the whole pipeline, and masks by its two integrators: of processors and of graphics processors."""
+    """Maps of the whole pipeline, and masks by its two integrators: of processors and of graphics processors.
+
+    unjudged: the masks of processors without quality control.
+    """
     network = MODELS[name][0]
     picture, channels = _picture(image)
     _, (_, flow, logit), _ = network.eval(picture, channels=channels, diameter=diameter, compute_masks=False)
     niter = int(200 * diameter / 30)
     found = {"processor": _labels(flow, logit, niter)["labels"]}
+    found["unjudged"] = _labels(flow, logit, niter, flow_threshold=0)["labels"]
     own, dynamics.steps_interp = dynamics.steps_interp, _steps_as_on_graphics
     found["graphics"] = _labels(flow, logit, niter)["labels"]
     dynamics.steps_interp = own
@@ -141,8 +145,8 @@ def stand_in(image: np.ndarray, maps: np.ndarray, logit: np.ndarray, name: str, 
     return _labels(maps, logit, niter=int(200 * diameter / 30))
 
 
-def _labels(maps: np.ndarray, logit: np.ndarray, niter: int) -> Mapping[str, Any]:
-    labels = dynamics.resize_and_compute_masks(maps, logit, niter=niter, device=CPU)
+def _labels(maps: np.ndarray, logit: np.ndarray, niter: int, flow_threshold: float = 0.4) -> Mapping[str, Any]:
+    labels = dynamics.resize_and_compute_masks(maps, logit, niter=niter, flow_threshold=flow_threshold, device=CPU)
     return {"labels": labels.astype(np.int32)}
 
 

@@ -90,32 +90,40 @@ def read_zarr(path: Path, position: str = "") -> Raw:
 
 
 def write_zarr_labels(
-    path: str | os.PathLike[str], labels: np.ndarray, voxel_size: tuple[float, ...] | None = None, name: str = "labels"
+    path: str | os.PathLike[str],
+    labels: np.ndarray,
+    voxel_size: tuple[float, ...] | None = None,
+    name: str = "labels",
+    axes: str | None = None,
 ) -> None:
     """Write a label image as OME-Zarr 0.4 (Zarr 2): a pyramid, every second pixel of a level in the next.
 
     Parameters
     ----------
     path : ending in .zarr; a folder that is there is replaced.
-    labels : integer (Y, X) or (Z, Y, X). Not modified.
-    voxel_size : µm along the axes of the labels.
+    labels : integer, with these axes. Not modified.
+    voxel_size : µm along (Z,) Y and X.
     name : of the image in its metadata.
+    axes : YX, ZYX, TYX or TZYX; the last of TZYX, as many as the labels have, when None.
 
     Raises
     ------
     WriteError when it cannot be written.
     """
-    axes = "zyx"[-labels.ndim :]
+    axes = axes or "TZYX"[-labels.ndim :]
     unit = {"unit": "micrometer"} if voxel_size else {}
+    sizes = dict(zip([axis for axis in axes if axis != "T"], voxel_size, strict=True)) if voxel_size else {}
     levels = [labels]
     while max(levels[-1].shape[-2:]) > 2 * _SMALLEST:
         levels.append(levels[-1][..., ::2, ::2])
     datasets = []
     for number in range(len(levels)):
-        factors = [1.0] * (labels.ndim - 2) + [2.0**number] * 2
-        scale = [factor * size for factor, size in zip(factors, voxel_size or (1.0,) * labels.ndim, strict=True)]
+        scale = [sizes.get(axis, 1.0) * (2.0**number if axis in "YX" else 1.0) for axis in axes]
         datasets.append({"path": str(number), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
-    described = [{"name": axis, "type": "space", **unit} for axis in axes]
+    described = [
+        {"name": "t", "type": "time"} if axis == "T" else {"name": axis.lower(), "type": "space", **unit}
+        for axis in axes
+    ]
     pyramid = {"version": "0.4", "name": name, "axes": described, "datasets": datasets}
     attributes: Any = {"multiscales": [pyramid], "image-label": {"version": "0.4"}}
     with atomic(path) as temporary:

@@ -161,7 +161,8 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
 
     Returns
     -------
-    int32 (Y, X) or (Z, Y, X), values as stored (also 65535, by which some data sets say "not annotated").
+    int32 (Y, X), (Z, Y, X), (T, Y, X) or, where the file names these axes, (T, Z, Y, X); values as stored (also
+    65535, by which some data sets say "not annotated").
 
     Raises
     ------
@@ -174,7 +175,7 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
         return read_seg(path).labels
     raw = _decode(path, indices=True)
     array, axes = _squeeze(raw.array, raw.axes)
-    if array.ndim not in (2, 3) or (axes or "YX")[-2:] != "YX":
+    if not (axes == "TZYX" or (array.ndim in (2, 3) and (axes or "YX")[-2:] == "YX")):
         raise ReadError(
             f"{path}: found an array of shape {array.shape}{f' and axes {axes}' if axes else ''}; "
             "expected labels (Y, X) or (Z, Y, X): one whole number for each object, not colours"

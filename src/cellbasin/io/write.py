@@ -20,6 +20,7 @@ from .atomic import atomic
 from .errors import WriteError
 from .overlay import overlay
 
+LABEL_AXES = ("YX", "ZYX", "TYX", "TZYX")
 _IMAGEJ_BYTES = 4 * 1000**3  # above this ImageJ's own format ends
 
 
@@ -28,16 +29,17 @@ def write_labels(
     labels: np.ndarray,
     voxel_size: tuple[float, ...] | None = None,
     provenance: Mapping[str, Any] | None = None,
+    axes: str | None = None,
 ) -> None:
     """Write a label image: TIFF (zlib, opens in ImageJ with its pixel size) or PNG, by the name's ending.
 
     Parameters
     ----------
     path : ending in .tif, .tiff or .png.
-    labels : integer (Y, X), or (Z, Y, X) for TIFF; stored as uint16, above 65535 objects as uint32 (TIFF
-        only). Not modified.
-    voxel_size : µm along the axes of the labels, kept in a TIFF file.
+    labels : integer, with these axes; stored as uint16, above 65535 objects as uint32 (TIFF only). Not modified.
+    voxel_size : µm along (Z,) Y and X, kept in a TIFF file.
     provenance : what can be written as JSON; kept in a TIFF file, where ImageJ shows it as the image's info.
+    axes : YX, or for TIFF ZYX, TYX or TZYX; the last of TZYX, as many as the labels have, when None.
 
     Raises
     ------
@@ -52,9 +54,12 @@ def write_labels(
     path = Path(path)
     suffix = path.suffix.lower()
     highest = int(labels.max()) if labels.size else 0
-    if labels.dtype.kind not in "iu" or labels.ndim not in (2, 3) or not labels.size or labels.min() < 0:
+    axes = axes or "TZYX"[-labels.ndim :]
+    right = axes in LABEL_AXES and len(axes) == labels.ndim and labels.size
+    if labels.dtype.kind not in "iu" or not right or labels.min() < 0:
         raise ValueError(
-            f"found labels {labels.dtype} {labels.shape}; expected whole numbers from 0 on, (Y, X) or (Z, Y, X)"
+            f"found labels {labels.dtype} {labels.shape} of the axes {axes}; expected whole numbers from 0 on, "
+            f"of the axes {', '.join(LABEL_AXES)}"
         )
     if suffix not in (".tif", ".tiff", ".png"):
         raise ValueError(f"{path}: found the ending {suffix!r}; expected .tif or .png for labels")
@@ -68,7 +73,7 @@ def write_labels(
             Pillow.fromarray(stored).save(temporary)
         else:
             shown = {"min": 0.0, "max": float(max(1, highest))}
-            _write_tiff(temporary, stored, "ZYX"[-stored.ndim :], voxel_size, provenance, shown)
+            _write_tiff(temporary, stored, axes, voxel_size, provenance, shown)
 
 
 def write_flows(

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from pathlib import Path
 
 from cellbasin.model import Cancelled, Model, load_model
 from cellbasin.options import Options
+from cellbasin.weights import find_model
 
 from .results import Collected
 from .source import Source
@@ -19,7 +21,7 @@ Tell = Callable[[str, float], bool]
 class Job:
     """A source, the channel of it that shows the cells, where there is a choice, and how to segment it.
 
-    maps: which of `results.MAPS` are wanted as layers.
+    model: a name or a file; maps: which of `results.MAPS` are wanted as layers.
     """
 
     source: Source
@@ -35,7 +37,8 @@ class Job:
         """
         if not tell("loading the model", 0.0):
             raise Cancelled("cancelled before the model was loaded")
-        model = _model(self.model)
+        path = find_model(self.model)
+        model = _model(path, path.stat().st_mtime_ns)
         options = self.options
         if options.anisotropy is None and self.source.anisotropy is not None:
             options = replace(options, anisotropy=self.source.anisotropy)
@@ -51,6 +54,6 @@ def _with(before: str, tell: Tell) -> Tell:
 
 
 @lru_cache(maxsize=2)
-def _model(name: str) -> Model:
-    """Loaded once: building a network takes longer than running it on a small image."""
-    return load_model(name)
+def _model(path: Path, changed: int) -> Model:
+    """Loaded once, until its file changes: building a network takes longer than running it on a small image."""
+    return load_model(path)

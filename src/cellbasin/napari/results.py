@@ -66,7 +66,7 @@ class Collected:
         tables = self.tables
         columns = {name: np.concatenate([table[name] for table in tables]) for name in tables[0]}
         frame = {}
-        if "T" in self.source.axes:
+        if "T" in self.source.axes and not self.source.at:
             frame = {"frame": np.repeat(np.arange(len(tables)), [len(table["label"]) for table in tables])}
         return {"index": columns.pop("label"), **frame, **columns}
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from math import isclose, sqrt
 from typing import Any
 
@@ -30,10 +30,20 @@ def layer_readings(layer: Any) -> list[str]:
     shape = shape[:-1] if colour else shape
     if 0 in shape or not 2 <= len(shape) <= 5:
         raise ValueError(f"the layer {layer.name!r} has the shape {shape}; expected pixels along two to five axes")
-    named = "".join(_LETTERS.get(label.lower(), "?") for label in layer.axis_labels)
-    if len(set(named)) == len(named) and {"Y", "X"} <= set(named) <= set("TCZYX") and not (colour and "C" in named):
+    named = axes_named(layer.axis_labels)
+    if named and not (colour and "C" in named):
         return [named + colour]
     return [axes + colour for axes in readings(shape) if not (colour and "C" in axes)]
+
+
+def axes_named(axis_labels: Sequence[str]) -> str:
+    """A letter out of TCZYX for each axis, or an empty text where the labels do not tell.
+
+    >>> axes_named(("time", "y", "x")), axes_named(("axis 0", "axis 1"))
+    ('TYX', '')
+    """
+    named = "".join(_LETTERS.get(label.lower(), "?") for label in axis_labels)
+    return named if len(set(named)) == len(named) and {"Y", "X"} <= set(named) <= set("TCZYX") else ""
 
 
 def channel_names(layer: Any, axes: str) -> list[str]:
@@ -50,7 +60,8 @@ class Source:
     array: numpy's or one like it, with `axes`, a letter out of TCSZYX for each; nuclei: array and axes of a layer whose
     first channel shows the nuclei, or None; geometry: what napari is told about where layers made of this one lie, for
     `spatial_axes` (those of `axes` without channels, in the same order); voxel_size: µm (z) y x where units are known;
-    anisotropy: the distance of planes in pixels of y and x, where the layer's scale tells one.
+    anisotropy: the distance of planes in pixels of y and x, where the layer's scale tells one; at: the place on each of
+    the axes T and Z where only that plane is meant, else empty: layers made of it have a length of 1 there.
     """
 
     name: str
@@ -60,6 +71,7 @@ class Source:
     voxel_size: tuple[float, ...] | None = None
     anisotropy: float | None = None
     nuclei: tuple[Any, str] | None = None
+    at: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def spatial_axes(self) -> str:
@@ -67,8 +79,8 @@ class Source:
         return "".join(axis for axis in self.axes if axis not in "CS")
 
     def __len__(self) -> int:
-        """Number of images: time points."""
-        return int(self.array.shape[self.axes.index("T")]) if "T" in self.axes else 1
+        """Number of images: time points, 1 where one plane is meant."""
+        return int(self.array.shape[self.axes.index("T")]) if "T" in self.axes and not self.at else 1
 
     def frames(self, primary: int | None = None) -> Iterator[Image]:
         """Every image; with nuclei from another layer of two channels, of which the first is `primary`.
@@ -83,23 +95,28 @@ class Source:
             yield image
 
     def _frame(self, array: Any, axes: str, moment: int) -> Image:
-        index = tuple(moment if axis == "T" else slice(None) for axis in axes)
-        return Image(np.asarray(array[index]), axes.replace("T", ""), self.voxel_size, self.name)
+        places = {"T": moment, **self.at}
+        index = tuple(places.get(axis, slice(None)) for axis in axes)
+        left = "".join(axis for axis in axes if axis not in places)
+        voxel_size = self.voxel_size if self.voxel_size is None or "Z" in left else self.voxel_size[-2:]
+        return Image(np.asarray(array[index]), left, voxel_size, self.name)
 
     def as_in_layer(self, frames: Sequence[np.ndarray]) -> np.ndarray:
         """Arrays ([Z,] Y, X[, ...]), one for each frame, as one whose first axes are `spatial_axes`."""
-        axes = "ZYX" if "Z" in self.axes else "YX"
-        if "T" not in self.axes:
-            stack = frames[0]
+        first = "".join(axis for axis in "TZ" if axis in self.axes)
+        axes = first + "YX"
+        if self.at:
+            stack = np.expand_dims(frames[0], tuple(range(len(first))))
         else:
-            stack, axes = np.stack(frames), "T" + axes
+            stack = np.stack(frames) if "T" in first else frames[0]
         order = [axes.index(axis) for axis in self.spatial_axes]
         return stack.transpose([*order, *range(len(order), stack.ndim)])
 
 
-def source_of(layer: Any, axes: str, nuclei: Any = None) -> Source:
+def source_of(layer: Any, axes: str, nuclei: Any = None, at: Mapping[str, int] | None = None) -> Source:
     """An image layer with axes out of `layer_readings`, and another whose first channel shows the nuclei.
 
+    at: the place on its axes T and Z of the only plane that is meant, as of `plane_in_sight`; None: all of it.
     Raises ValueError where the two do not fit together.
     """
     keep = [k for k, axis in enumerate(axes.removesuffix("S")) if axis != "C"]
@@ -109,14 +126,36 @@ def source_of(layer: Any, axes: str, nuclei: Any = None) -> Source:
     voxel_size = voxel_size_of(scale, [layer.units[k] for k in order])
     ratio = round(scale[0] / sqrt(scale[1] * scale[2]), 6) if len(scale) == 3 else 1.0
     return Source(
-        layer.name,
+        f"{layer.name} plane" if at else layer.name,
         largest(layer),
         axes,
-        _geometry(layer, keep),
+        _geometry(layer, keep, {places[axis]: place for axis, place in (at or {}).items()}),
         voxel_size,
         None if voxel_size is not None or isclose(ratio, 1.0) else ratio,
         None if nuclei is None else _fitting(layer, axes, nuclei),
+        at or {},
     )
+
+
+def plane_in_sight(layer: Any, axes: str, dims: Any) -> dict[str, int]:
+    """The place on a layer's axes T and Z of the plane that a viewer with these dims shows.
+
+    Raises ValueError where it shows something else than a plane (y, x) of the layer.
+    """
+    before = dims.ndim - layer.ndim
+    shown = "".join(axes[k - before] if k >= before else "?" for k in sorted(dims.displayed))
+    if shown != "YX":
+        raise ValueError(f"the window shows the axes {shown} of the layer {layer.name!r}; expected YX: one plane")
+    point = np.rint(layer.world_to_data(dims.point)).astype(int).tolist()
+    found = {axis: point[axes.index(axis)] for axis in "TZ" if axis in axes}
+    for axis, place in found.items():
+        count = largest(layer).shape[axes.index(axis)]
+        if not 0 <= place < count:
+            raise ValueError(
+                f"the window shows the place {place} on the axis {axis} of the layer {layer.name!r}; "
+                f"expected one from 0 to {count - 1}: move the slider"
+            )
+    return found
 
 
 def voxel_size_of(scale: Sequence[float], units: Sequence[Any]) -> tuple[float, ...] | None:
@@ -155,8 +194,8 @@ def largest(layer: Any) -> Any:
     return layer.data[0] if layer.multiscale else layer.data
 
 
-def _geometry(layer: Any, keep: list[int]) -> dict[str, Any]:
-    """Where a layer lies, of the axes that are kept."""
+def _geometry(layer: Any, keep: list[int], at: Mapping[int, int]) -> dict[str, Any]:
+    """Where a layer lies, of the axes that are kept; at: where on an axis it begins, if not at 0."""
     square = np.ix_(keep, keep)
     affine = np.ix_([*keep, layer.ndim], [*keep, layer.ndim])
     shear = np.asarray(layer.shear)
@@ -164,9 +203,11 @@ def _geometry(layer: Any, keep: list[int]) -> dict[str, Any]:
         full = np.eye(layer.ndim)
         full[np.triu_indices(layer.ndim, 1)] = shear
         shear = full
+    start = np.array([at.get(k, 0) for k in range(layer.ndim)])
+    translate = np.asarray(layer.translate) + np.asarray(layer.rotate) @ shear @ (np.asarray(layer.scale) * start)
     return {
         "scale": tuple(float(layer.scale[k]) for k in keep),
-        "translate": tuple(float(layer.translate[k]) for k in keep),
+        "translate": tuple(float(translate[k]) for k in keep),
         "rotate": np.asarray(layer.rotate)[square],
         "shear": shear[square],
         "affine": np.asarray(layer.affine.affine_matrix)[affine],

@@ -26,14 +26,14 @@ from superqt.utils import FunctionWorker, create_worker
 
 from cellbasin.engines import EngineError
 from cellbasin.image import described_reading
-from cellbasin.model import DEFAULT_MODEL, Cancelled
+from cellbasin.model import Cancelled
 from cellbasin.options import Options
-from cellbasin.weights import known_models
 
 from .form import OptionsForm
 from .job import Job
+from .model_choice import ModelChoice
 from .results import MAPS, Collected
-from .source import channel_names, largest, layer_readings, source_of, unwrapped
+from .source import channel_names, largest, layer_readings, plane_in_sight, source_of, unwrapped
 
 _FROM_LAYER = ("axes", "channels")  # options that the layer's own fields stand for
 _FIRST = ("diameter", "min_confidence")  # those that are always in sight
@@ -41,18 +41,22 @@ _EXPECTED = (ValueError, TypeError, OSError, MemoryError, EngineError)  # of ima
 
 
 class SegmentWidget(QWidget):
-    """Segments the image layer that is selected; its results replace those that it made of that layer before."""
+    """Segments the image layer that is selected, or the plane of it that is in sight.
+
+    The results replace those that it made of that layer before; those of a plane only those of a plane.
+    """
 
     told = Signal(str, float)
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = unwrapped(napari_viewer)
-        self._made: WeakKeyDictionary[Layer, list[Layer]] = WeakKeyDictionary()
+        self._made: WeakKeyDictionary[Layer, dict[bool, list[Layer]]] = WeakKeyDictionary()  # bool: of a plane
         self._worker: FunctionWorker | None = None
-        self._source_layer: Any = None
+        self._source: tuple[Any, bool] = (None, False)
         self._listed: Any = None  # the layer whose channels are listed
-        self.layer, self.axes, self.primary, self.nuclei, self.model = (QComboBox() for _ in range(5))
+        self.layer, self.axes, self.primary, self.nuclei = (QComboBox() for _ in range(4))
+        self.plane, self.model = QCheckBox("only the plane in sight"), ModelChoice()
         self.first = OptionsForm(_FIRST)
         self.more = OptionsForm([f.name for f in fields(Options) if f.name not in (*_FROM_LAYER, *_FIRST)])
         self.maps = {name: QCheckBox(f"add {name} as a layer") for name in MAPS}
@@ -60,7 +64,6 @@ class SegmentWidget(QWidget):
         self.bar, self.message = QProgressBar(), QLabel()
         self._lay_out()
         self._connect()
-        self._list_models()
         self._list_layers()
         self._idle()
 
@@ -69,9 +72,12 @@ class SegmentWidget(QWidget):
         column = QVBoxLayout(inner)
         form = QFormLayout()
         rows = {"image": self.layer, "axes": self.axes, "cells in": self.primary, "nuclei in": self.nuclei}
-        for name, widget in (rows | {"model": self.model}).items():
+        for name, widget in rows.items():
             widget.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
             form.addRow(name, widget)
+        self.plane.setToolTip("of a stack or a time series: that which the sliders of the window show")
+        form.insertRow(2, "", self.plane)
+        form.addRow("model", self.model)
         column.addLayout(form)
         column.addWidget(self.first)
         more = QCollapsible("more options")
@@ -106,13 +112,9 @@ class SegmentWidget(QWidget):
 
     # ---- what can be chosen
 
-    def _list_models(self) -> None:
-        names = sorted(known_models(), key=lambda name: (name != DEFAULT_MODEL, name))
-        self.model.addItems(names)
-
     def _list_layers(self, event: Any = None) -> None:
         """Image layers, without those that this panel made."""
-        own = {id(layer) for made in self._made.values() for layer in made}
+        own = {id(layer) for kinds in self._made.values() for made in kinds.values() for layer in made}
         images = [layer for layer in self._viewer.layers if isinstance(layer, Image) and id(layer) not in own]
         active = self._viewer.layers.selection.active
         chosen = next((layer for layer in (self.layer.currentData(), active) if _among(layer, images)), None)
@@ -161,6 +163,7 @@ class SegmentWidget(QWidget):
         layer, axes = self.layer.currentData(), self.axes.currentData()
         chosen = (self.primary.currentText(), self.nuclei.currentText()) if self._listed is layer else ("", "")
         self._listed = layer
+        self.plane.setEnabled(bool(axes) and bool({"T", "Z"} & set(axes)))
         names = channel_names(layer, axes) if axes else []
         self.primary.clear()
         self.nuclei.clear()
@@ -198,7 +201,9 @@ class SegmentWidget(QWidget):
             channels = (primary, nuclei)
         options = Options(channels=channels, **self.first.values(), **self.more.values())
         maps = tuple(name for name, box in self.maps.items() if box.isChecked())
-        return Job(source_of(layer, axes, other), primary, self.model.currentText(), options, maps)
+        one = self.plane.isEnabled() and self.plane.isChecked()
+        at = plane_in_sight(layer, axes, self._viewer.dims) if one else None
+        return Job(source_of(layer, axes, other, at), primary, self.model.chosen(), options, maps)
 
     def start(self) -> None:
         """Segment in a thread; a second call while one runs does nothing."""
@@ -213,7 +218,7 @@ class SegmentWidget(QWidget):
         worker.returned.connect(self._add_layers)
         worker.errored.connect(self._failed)
         worker.finished.connect(self._finished)
-        self._worker, self._source_layer = worker, self.layer.currentData()
+        self._worker, self._source = worker, (self.layer.currentData(), bool(job.source.at))
         self.run.setEnabled(False)
         self.cancel.setEnabled(True)
         self.bar.setVisible(True)
@@ -237,11 +242,12 @@ class SegmentWidget(QWidget):
 
     def _add_layers(self, collected: Collected) -> None:
         """In the places of the layers made of the same source before, and shown or not as those were."""
-        layers, source = self._viewer.layers, self._source_layer
-        before = [layer for layer in self._made.pop(source, []) if layer in layers]
+        layers, (source, plane) = self._viewer.layers, self._source
+        kinds = self._made.setdefault(source, {})
+        before = [layer for layer in kinds.pop(plane, []) if layer in layers]
         shown = {layer.name: layer.visible for layer in before}
         made = [Layer.create(*data) for data in collected.layers()]
-        self._made[source] = made
+        kinds[plane] = made
         for layer in before:
             layers.remove(layer)
         for layer in made:

@@ -19,15 +19,17 @@ from cellbasin.io import (
     write_table,
 )
 
-from .source import voxel_size_of
+from .source import axes_named, voxel_size_of
 
 _SEG = "_seg.npy"
+_OF_SERIES = (".tif", ".tiff", ".zarr", ".csv")  # endings of files that hold time points, too
 
 
 def write(path: str, data: Any, told: Mapping[str, Any]) -> list[str]:
     """Write a labels layer, given as napari does: its array, and what napari knows about it.
 
     Endings: those of `_WRITERS`. A name that ends in .npy becomes one that ends in _seg.npy, as Cellpose expects it.
+    Time series (TYX, TZYX) are written whole, to one TIFF or OME-Zarr; a single plane of a stack as an image.
     Returns the path written. Raises WriteError or ValueError where the layer or the name does not allow it.
     """
     target = Path(path)
@@ -37,23 +39,45 @@ def write(path: str, data: Any, told: Mapping[str, Any]) -> list[str]:
         target = target.with_name(target.stem + _SEG)
         if target.exists():
             raise WriteError(f"{target}: found a file there; give this name to replace it, or another")
-    labels = np.asarray(data[0] if told.get("multiscale") else data)
-    if labels.ndim not in (2, 3):
-        raise ValueError(f"the layer {told['name']!r} has {labels.ndim} axes; expected two or three: save its frames")
+    labels, axes, voxel_size = _labels(data, told)
+    if "T" in axes and target.suffix.lower() not in _OF_SERIES:
+        raise ValueError(
+            f"the layer {told['name']!r} is a time series (axes {axes}); expected a name that ends in "
+            f"{', '.join(_OF_SERIES)} for it; for other files take one time point of it"
+        )
     if labels.dtype.kind not in "iub" or labels.min(initial=0) < 0:
         raise ValueError(f"the layer {told['name']!r} holds {labels.dtype} numbers; expected whole ones from 0 on")
-    _WRITERS[target.suffix.lower()](target, labels.astype(np.int32), told)
+    known = {**told, "axes": axes, "voxel_size": voxel_size}
+    _WRITERS[target.suffix.lower()](target, labels.astype(np.int32), known)
     return [str(target)]
 
 
+def _labels(data: Any, told: Mapping[str, Any]) -> tuple[np.ndarray, str, tuple[float, ...] | None]:
+    """The array, its axes in the order TZYX, and µm along those of space; axes of length 1 before y and x are left out.
+
+    Raises ValueError for too few or too many axes.
+    """
+    labels = np.asarray(data[0] if told.get("multiscale") else data)
+    if not 2 <= labels.ndim <= 4:
+        raise ValueError(f"the layer {told['name']!r} has {labels.ndim} axes; expected two to four, such as TZYX")
+    named = axes_named(told["axis_labels"])
+    axes = named if named and "C" not in named else "TZYX"[-labels.ndim :]
+    kept = [axis for axis in "TZYX" if axis in axes and (axis in "YX" or labels.shape[axes.index(axis)] != 1)]
+    places = [axes.index(axis) for axis in kept]
+    space = [axes.index(axis) for axis in kept if axis != "T"]
+    voxel_size = voxel_size_of([told["scale"][k] for k in space], [told["units"][k] for k in space])
+    dropped = [k for k in range(labels.ndim) if k not in places]
+    return labels.transpose([*dropped, *places])[(0,) * len(dropped)], "".join(kept), voxel_size
+
+
 def _image(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
-    write_labels(path, labels, voxel_size_of(told["scale"], told["units"]), _kept(told).get("provenance"))
+    write_labels(path, labels, told["voxel_size"], _kept(told).get("provenance"), told["axes"])
 
 
 def _zarr(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
     from cellbasin.io.ome_zarr import write_zarr_labels
 
-    write_zarr_labels(path, labels, voxel_size_of(told["scale"], told["units"]), told["name"])
+    write_zarr_labels(path, labels, told["voxel_size"], told["name"], told["axes"])
 
 
 def _rois(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
