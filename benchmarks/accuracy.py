@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -24,15 +22,13 @@ from inputs import data_root
 from looks import SHOWN, log_look
 from PIL import Image as Pillow
 from PIL import ImageDraw
-from results import RESULTS, MethodResult
+from results import RESULTS, of_model
+from trust import Trust, evaluate_with_trust, table
 
-from cellbasin.confidence import calibration_error
 from cellbasin.evaluation import (
     Evaluation,
     ImageScore,
-    are_right,
     channels_of,
-    evaluate,
     limit_per_source,
     read_pair,
 )
@@ -42,14 +38,12 @@ from cellbasin.io.atomic import atomic
 from cellbasin.labels import boundaries
 from cellbasin.metrics import summarise
 from cellbasin.model import Model, load_model
-from cellbasin.results import Segmentation
 from cellbasin.version import VERSION
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "output" / "accuracy"
 IGNORE = 65535
 WORST = 10
-COVERAGE = (0.5, 0.7, 0.8, 0.9, 1.0)
 YELLOW, RED, GRAY = (255, 220, 0), (255, 40, 40), (90, 90, 90)
 SIDE = 512  # pixels of the fields without cells
 
@@ -66,15 +60,14 @@ def main() -> int:
     if (data_root() / "index.csv").is_file():
         records = read_index(data_root(), arguments.split)
         records = limit_per_source(records, arguments.limit) if arguments.limit else records
-        trust, styles = Trust(), []
-        found = _evaluate(model, records, arguments.diameter, trust, styles)
+        found, trust, styles = evaluate_with_trust(model, records, arguments.diameter)
         results["evaluation"] = found.as_dict()
-        results["confidence"] = trust.as_dict()
+        results["trust"] = trust.as_json()
         if arguments.split == "test":
             log_look(model, found, arguments.diameter)
             if not arguments.limit:
-                keep(model, found, arguments, styles)
-        report += [source_table(found), trust.table()]
+                keep(model, found, trust, arguments, styles)
+        report += [source_table(found), *trust_tables(model, trust)]
         report.append(worst_images(model, records, found, arguments.diameter, arguments.out))
     else:
         say(f"scores on real images: skipped, no data set in {data_root()} (set CELLBASIN_DATA)")
@@ -103,80 +96,13 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Trust:
-    """What the model said of its objects, and whether they were right."""
-
-    def __init__(self) -> None:
-        self.confidence, self.right = np.zeros(0), np.zeros(0, bool)
-
-    def add(self, record: Record, found: Segmentation) -> None:
-        if "confidence" in found.objects:
-            counted, right = are_right(read_pair(record)[1], found.labels)
-            self.confidence = np.append(self.confidence, found.objects["confidence"][counted - 1])
-            self.right = np.append(self.right, right)
-
-    def bins(self) -> list[tuple[int, float, float]]:
-        """Objects, mean confidence and part that is right by tenths of confidence."""
-        which = np.minimum((self.confidence * 10).astype(int), 9)
-        members = [which == k for k in range(10) if (which == k).any()]
-        return [(int(m.sum()), float(self.confidence[m].mean()), float(self.right[m].mean())) for m in members]
-
-    def as_dict(self) -> dict[str, object]:
-        error = calibration_error(self.confidence, self.right)
-        return {"objects": len(self.right), "calibration_error": error, "bins": self.bins()}
-
-    def coverage(self) -> list[list[str]]:
-        """Precision among the objects of highest confidence, by how many of all objects these are."""
-        order = np.argsort(-self.confidence, kind="stable")
-        counts = [max(1, round(part * len(order))) for part in COVERAGE]
-        return [
-            [f"{part:.0%}", f"{self.confidence[order[n - 1]]:.2f}", f"{self.right[order[:n]].mean():.3f}"]
-            for part, n in zip(COVERAGE, counts, strict=True)
-        ]
-
-    def table(self) -> str:
-        """Reliability, and precision against coverage."""
-        if not len(self.right):
-            return "## Confidence\n\nThis model was not calibrated.\n"
-        rows = [[str(n), f"{told:.3f}", f"{true:.3f}"] for n, told, true in self.bins()]
-        error = calibration_error(self.confidence, self.right)
-        return (
-            f"## Confidence: {len(self.right)} objects, expected calibration error {error:.3f}\n\n"
-            f"{markdown(['objects', 'mean confidence', 'right (IoU at least 0.5)'], rows)}\n\n"
-            f"{markdown(['objects kept', 'confidence at least', 'right'], self.coverage())}\n"
-        )
-
-
-def _evaluate(
-    model: Model, records: Sequence[Record], diameter: str, trust: Trust, styles: list[np.ndarray]
-) -> Evaluation:
-    started = time.perf_counter()
-    done = 0
-
-    def report(record: Record, segmentation: Segmentation) -> None:
-        nonlocal done
-        trust.add(record, segmentation)
-        styles.append(segmentation.style)
-        done += 1
-        if done % 20 == 0:
-            say(f"{done} of {len(records)} images, {time.perf_counter() - started:.0f} s")
-
-    return evaluate(model, records, diameter=diameter, report=report)
-
-
-def keep(model: Model, found: Evaluation, arguments: argparse.Namespace, styles: Sequence[np.ndarray]) -> None:
+def keep(
+    model: Model, found: Evaluation, trust: Trust, arguments: argparse.Namespace, styles: Sequence[np.ndarray]
+) -> None:
     """Write docs/results/NAME.json and, with automatic diameters, styles.npz: for `compare.py` and `figures.py`."""
-    card, engine, diameter = model.card, model.engines[0], arguments.diameter
-    runs = [card.recipe.get("hours"), *(ancestor.get("hours") for ancestor in card.ancestors)]
-    hours = arguments.hours or (math.nan if None in runs else sum(runs))
+    card, diameter = model.card, arguments.diameter
     name = card.name if diameter == "auto" else f"{card.name}-{diameter}-diameter"
-    settings = {
-        "version": VERSION,
-        "weights": model.weights[0].sha256,
-        "diameter": diameter,
-        "engine": f"{engine.name} {engine.precision}",
-    }
-    MethodResult(name, f"cellbasin {name}", found, hours, settings).save()
+    of_model(model, name, found, trust, diameter, arguments.hours).save()
     if diameter == "auto":
         with atomic(RESULTS / "styles.npz") as temporary:
             np.savez_compressed(
@@ -185,6 +111,14 @@ def keep(model: Model, found: Evaluation, arguments: argparse.Namespace, styles:
                 sources=np.array([image.source for image in found.images]),
                 model=card.name,
             )
+
+
+def trust_tables(model: Model, trust: Trust) -> list[str]:
+    """Of the sources that the network has learned from, and of those that it has not."""
+    learned = model.card.seen
+    left_out = sorted(set(trust.objects) - set(learned))
+    tables = [table("sources of the training", trust.of(learned))]
+    return [*tables, table(f"never trained on: {', '.join(left_out)}", trust.of(left_out))] if left_out else tables
 
 
 def source_table(found: Evaluation) -> str:

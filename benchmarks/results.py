@@ -13,9 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from trust import Trust
+
 from cellbasin.engines.hardware import find_hardware
 from cellbasin.evaluation import THRESHOLDS, Evaluation, ImageScore
 from cellbasin.io.atomic import atomic
+from cellbasin.model import Model
+from cellbasin.version import VERSION
 
 RESULTS = Path(__file__).parent.parent / "docs" / "results"
 
@@ -26,6 +30,7 @@ class MethodResult:
 
     method: name of the file. title: as tables show it. training_hours: NaN where nothing is trained. settings: whatever
     else decides the outcome (versions, thresholds, options). processor: where `seconds` of the images were measured.
+    trust: what a model says of its own results, None of methods that say nothing.
     """
 
     method: str
@@ -36,6 +41,7 @@ class MethodResult:
     split: str = "test"
     date: str = field(default_factory=lambda: datetime.now(UTC).date().isoformat())
     processor: str = field(default_factory=lambda: find_hardware().processor)
+    trust: Trust | None = None
 
     def save(self, folder: Path = RESULTS) -> Path:
         """Write FOLDER/METHOD.json, one line an image, and return it."""
@@ -44,13 +50,37 @@ class MethodResult:
             "training_hours": _or_none(self.training_hours, 3),
             "settings": dict(self.settings),
             "thresholds": list(THRESHOLDS),
+            **({"trust": self.trust.as_json()} if self.trust else {}),
         }
         lines = ",\n".join(json.dumps(_line(image)) for image in self.evaluation.images)
+        entries = ",\n ".join(f"{json.dumps(name)}: {json.dumps(value)}" for name, value in header.items())
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{self.method}.json"
         with atomic(path) as temporary:
-            temporary.write_text(f'{json.dumps(header, indent=1)[:-2]},\n "images": [\n{lines}\n]}}\n')
+            temporary.write_text(f'{{\n {entries},\n "images": [\n{lines}\n]\n}}\n')
         return path
+
+
+def of_model(
+    model: Model,
+    name: str,
+    found: Evaluation,
+    trust: Trust | None = None,
+    diameter: str = "auto",
+    hours: float | None = None,
+) -> MethodResult:
+    """The result of one of our networks. hours: of training with all ancestors, where their cards do not tell."""
+    card, engine = model.card, model.engines[0]
+    runs = [card.recipe.get("hours"), *(ancestor.get("hours") for ancestor in card.ancestors)]
+    settings = {
+        "version": VERSION,
+        "weights": model.weights[0].sha256,
+        "seen": list(card.seen),
+        "diameter": diameter,
+        "engine": f"{engine.name} {engine.precision}",
+    }
+    hours = hours or (math.nan if None in runs else sum(runs))
+    return MethodResult(name, f"cellbasin {name}", found, hours, settings, trust=trust)
 
 
 def load(path: Path) -> MethodResult:
@@ -66,6 +96,7 @@ def load(path: Path) -> MethodResult:
         return MethodResult(
             evaluation=Evaluation(tuple(_score(line) for line in found["images"])),
             training_hours=math.nan if hours is None else hours,
+            trust=Trust.from_json(found["trust"]) if "trust" in found else None,
             **{name: found[name] for name in ("method", "title", "settings", "split", "date", "processor")},
         )
     except (KeyError, TypeError) as error:

@@ -1,0 +1,156 @@
+"""Train the networks that `general` is compared with, and score them: specialists, and those that lack a category.
+
+    python benchmarks/networks.py list                      what there is, and how far it is
+    python benchmarks/networks.py train --minutes 140       begin or go on, in their order, one network per core
+    python benchmarks/networks.py train --only nuclei       some of them
+    python benchmarks/networks.py score                     finished ones on the test images: docs/results/networks/
+    python benchmarks/networks.py page                      docs/networks.md, from docs/results/ alone
+
+Weights, checkpoints and logs are in output/networks/, which is not tracked. Every network's card lists the sources that
+it and its ancestors have seen; `page` refuses one that has seen what it is said to lack.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench import markdown, say
+from inputs import data_root
+from looks import log_look
+from networks_page import FOLDER as RESULTS
+from networks_page import write_page
+from results import load, of_model
+from trust import evaluate_with_trust
+
+from cellbasin.io import read_index
+from cellbasin.model import load_model
+from cellbasin.weights import Weights, WeightsError, load_weights
+
+ROOT = Path(__file__).parent.parent
+OUTPUT = ROOT / "output" / "networks"
+LEAST = 5.0  # minutes of a session that are worth beginning a network
+
+CATEGORIES = {
+    "nuclei": ("dsb2018", "isbi2009"),
+    "cells": ("neuroblastoma", "bbbc030", "usiigaci", "codex", "junctions", "endothelium"),
+    "other-microscopy": ("axons", "nanocubes", "powder", "spheroidite"),
+    "non-microscopy": ("granulates", "mushrooms", "pebbles"),
+}
+SPECIALITIES = ("neuroblastoma", "usiigaci")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """minutes: of training on one core; words: of `cellbasin train`."""
+
+    minutes: float
+    words: tuple[str, ...]
+
+
+PLANS = {
+    "research": Plan(180, ("--recipe", "research", "--from", "general")),
+    "nuclei": Plan(120, ("--recipe", "nuclei")),
+    **{f"{one}-alone": Plan(120, ("--recipe", "general", "--only", one)) for one in SPECIALITIES},
+    **{f"{one}-tuned": Plan(60, ("--recipe", "general", "--only", one, "--from", "general")) for one in SPECIALITIES},
+    **{
+        f"without-{name}": Plan(150, ("--recipe", "general", "--exclude", ",".join(sources)))
+        for name, sources in CATEGORIES.items()
+    },
+}
+
+
+def main() -> int:
+    arguments = _arguments()
+    unknown = sorted(set(arguments.only) - set(PLANS))
+    if unknown:
+        say(f"found network {', '.join(unknown)}; expected some of {', '.join(PLANS)}")
+        return 2
+    names = arguments.only or list(PLANS)
+    if arguments.what == "list":
+        print(
+            markdown(["network", "state", "cellbasin train"], [[n, state(n), " ".join(PLANS[n].words)] for n in names])
+        )
+    elif arguments.what == "train":
+        train_all(names, arguments.minutes, arguments.jobs)
+    elif arguments.what == "score":
+        for name in names:
+            score(name)
+    else:
+        say(f"written to {write_page(CATEGORIES, SPECIALITIES)}")
+    return 0
+
+
+def finished(name: str) -> Weights | None:
+    """The weights of a network that has been trained to its end and knows sizes."""
+    try:
+        weights = load_weights(OUTPUT / f"{name}.safetensors")
+    except WeightsError:
+        return None
+    return weights if weights.card.size_model else None
+
+
+def state(name: str) -> str:
+    """In words."""
+    if finished(name):
+        return "scored" if (RESULTS / f"{name}.json").exists() else "trained"
+    return "begun" if (OUTPUT / f"{name}.checkpoint.pt").exists() else "not begun"
+
+
+def train_all(names: Sequence[str], minutes: float, jobs: int) -> None:
+    """Train what is not finished, `jobs` at a time, until the session's minutes are over."""
+    OUTPUT.mkdir(parents=True, exist_ok=True)
+    end = time.monotonic() + 60 * minutes
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda name: _train(name, end, threads), names))
+
+
+def _train(name: str, end: float, threads: int) -> None:
+    left = (end - time.monotonic()) / 60
+    if finished(name) or left < LEAST:
+        return
+    plan = PLANS[name]
+    say(f"{name}: {left:.0f} minutes left in this session")
+    words = ["--out", str(OUTPUT / f"{name}.safetensors"), "--minutes", f"{plan.minutes:g}", *plan.words]
+    words += ["--session-minutes", f"{left:.1f}", "--validate-every", "30"]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    with (OUTPUT / f"{name}.out").open("a") as out:
+        command = [sys.executable, "-m", "cellbasin", "train", str(data_root()), *words]
+        done = subprocess.run(command, env=environment, stdout=out, stderr=out, check=False)
+    say(f"{name}: {state(name) if not done.returncode else f'failed, see {out.name}'}")
+
+
+def score(name: str) -> None:
+    """Score a finished network on the test images, unless these very weights have been."""
+    weights, kept = finished(name), RESULTS / f"{name}.json"
+    if weights is None:
+        say(f"{name}: {state(name)}, not scored")
+        return
+    if kept.exists() and load(kept).settings["weights"] == weights.sha256:
+        return
+    say(name)
+    model = load_model(OUTPUT / f"{name}.safetensors")
+    found, trust, _ = evaluate_with_trust(model, read_index(data_root(), "test"))
+    log_look(model, found, "auto")
+    of_model(model, name, found, trust).save(RESULTS)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=("list", "train", "score", "page"))
+    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these networks")
+    parser.add_argument("--minutes", type=float, default=140, help="length of this session of training")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="networks trained at a time")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,146 @@
+"""docs/networks.md: specialists against the generalist, and what networks do with kinds of images they never saw.
+
+From docs/results/general.json and docs/results/networks/ alone; networks that are not there yet are left out.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench import markdown
+from looks import SHOWN
+from results import RESULTS, MethodResult, load
+
+from cellbasin.evaluation import Evaluation
+
+PAGE = Path(__file__).parent.parent / "docs" / "networks.md"
+FOLDER = RESULTS / "networks"
+HEAD = """# Generalist and specialists
+
+Written by `python benchmarks/networks.py page` from [results/](results/); `benchmarks/networks.py` trains and scores
+the networks. All are tested on the same images as [the methods](comparison.md), with automatic diameter; average
+precision as mean over images with 95 % bootstrap intervals. Hours include those of ancestors; those of `general` are of
+two cores, those that came after it of one.
+"""
+
+
+def write_page(
+    categories: Mapping[str, Sequence[str]],
+    specialities: Sequence[str],
+    results: Path = RESULTS,
+    page: Path = PAGE,
+) -> Path:
+    """Write the page and return it.
+
+    categories: names and sources of what networks `without-NAME` have never seen. specialities: sources that networks
+    SOURCE-alone and SOURCE-tuned were trained on. Raises ValueError for a network that has seen what it must lack.
+    """
+    general = load(results / "general.json")
+    networks = {path.stem: load(path) for path in sorted((results / "networks").glob("*.json"))}
+    parts = [HEAD, *(specialists(source, general, networks) for source in specialities)]
+    parts += [nuclei(general, networks, categories["nuclei"]), research(general, networks)]
+    parts.append(left_out(general, networks, categories))
+    page.write_text("\n".join(part for part in parts if part))
+    return page
+
+
+def part_of(result: MethodResult, sources: Collection[str]) -> Evaluation:
+    """The images of some sources."""
+    found = result.evaluation
+    return replace(found, images=tuple(image for image in found.images if image.source in sources))
+
+
+def at(found: Evaluation) -> list[str]:
+    """Mean over images at the thresholds that are shown."""
+    return [str(found.at(threshold)[0]) for threshold in SHOWN]
+
+
+def specialists(source: str, general: MethodResult, networks: Mapping[str, MethodResult]) -> str:
+    """A network of one source, from nothing and fine-tuned, on its own images and on all (paper, figure 3)."""
+    names = [name for name in (f"{source}-alone", f"{source}-tuned") if name in networks]
+    if not names:
+        return ""
+    rows = [
+        [name, _hours(result), *at(part_of(result, (source,))), *at(result.evaluation)[:2]]
+        for name, result in [("general", general), *((name, networks[name]) for name in names)]
+    ]
+    header = ["network", "hours", *(f"own: AP@{t}" for t in SHOWN), *(f"all: AP@{t}" for t in SHOWN[:2])]
+    return f"## {source}\n\n{markdown(header, rows)}\n"
+
+
+def nuclei(general: MethodResult, networks: Mapping[str, MethodResult], sources: Collection[str]) -> str:
+    """A network of nuclei against the generalist (paper, figure S6)."""
+    if "nuclei" not in networks:
+        return ""
+    pair = {"general": general, "nuclei": networks["nuclei"]}
+    rows = [
+        [name, _hours(result), str(len(part_of(result, sources).images)), *at(part_of(result, sources))]
+        for name, result in pair.items()
+    ]
+    header = ["network", "hours", "images", *(f"AP@{t}" for t in SHOWN)]
+    return f"## Nuclei ({', '.join(sources)})\n\n{markdown(header, rows)}\n"
+
+
+def research(general: MethodResult, networks: Mapping[str, MethodResult]) -> str:
+    """What the source that `general` leaves out for its terms is worth."""
+    if "research" not in networks:
+        return ""
+    more = sorted(set(networks["research"].settings["seen"]) - set(general.settings["seen"]))
+    rows = []
+    for name, result in (("general", general), ("research", networks["research"])):
+        others = part_of(result, set(result.evaluation.sources) - set(more))
+        shown = (result.evaluation, others, part_of(result, more))
+        rows.append([name, _hours(result), *(value for one in shown for value in at(one)[:2])])
+    parts = ("all images", f"without {', '.join(more)}", ", ".join(more))
+    header = ["network", "hours", *(f"{part}: AP@{t}" for part in parts for t in SHOWN[:2])]
+    return f"## All sources\n\n{markdown(header, rows)}\n"
+
+
+def left_out(
+    general: MethodResult, networks: Mapping[str, MethodResult], categories: Mapping[str, Sequence[str]]
+) -> str:
+    """Networks none of whose ancestors saw a category, tested on it."""
+    rows = []
+    for category, sources in categories.items():
+        result = networks.get(f"without-{category}")
+        if result is None:
+            continue
+        check_unseen(result, sources)
+        own = part_of(result, sources)
+        trust = result.trust
+        error = trust.of(sources).calibration_error if trust else math.nan
+        area = trust.novelty_area(sources) if trust else math.nan
+        compared = at(part_of(general, sources))[:2]
+        rows.append([category, str(len(own.images)), *at(own)[:2], *compared, f"{error:.3f}", f"{area:.2f}"])
+    if not rows:
+        return ""
+    header = [
+        "category",
+        "images",
+        *(f"never seen: AP@{t}" for t in SHOWN[:2]),
+        *(f"general: AP@{t}" for t in SHOWN[:2]),
+    ]
+    header += ["calibration error", "area under ROC of novelty"]
+    listed = "; ".join(f"{name}: {', '.join(sources)}" for name, sources in categories.items())
+    text = (
+        f"{listed}. Calibration error: of the confidence that objects of the category get, fitted without it. "
+        "Novelty: how well the distance of an image's style from those of the training tells the category from "
+        "all other test images."
+    )
+    return f"## Categories never seen\n\n{text}\n\n{markdown(header, rows)}\n"
+
+
+def check_unseen(result: MethodResult, sources: Collection[str]) -> None:
+    """Raise ValueError where a network or an ancestor of it has learned from one of the sources."""
+    seen = sorted(set(result.settings["seen"]) & set(sources))
+    if seen:
+        raise ValueError(
+            f"{result.method}: found that it has seen {', '.join(seen)}; expected none of {', '.join(sources)}"
+        )
+
+
+def _hours(result: MethodResult) -> str:
+    return "-" if math.isnan(result.training_hours) else f"{result.training_hours:.1f}"

@@ -1,0 +1,144 @@
+"""benchmarks: what a model says of its results is counted right, and the page of networks shows what was measured."""
+
+import json
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
+
+import networks
+import networks_page
+import results
+import trust
+
+from cellbasin.confidence import calibration_error
+from cellbasin.evaluation import Evaluation, are_right, score_labels
+
+SOURCES = ("dsb2018", "neuroblastoma", "sartorius")
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """Trust in 30 images of 25 squares each, of two sources; the confidences and the truth beside it."""
+    rng = np.random.default_rng(1)
+    found, confidence, right = trust.Trust(), [], []
+    for number in range(30):
+        truth = np.kron(np.arange(1, 26).reshape(5, 5), np.ones((6, 6), int))
+        labels = np.where(np.isin(truth, rng.choice(25, 9) + 1), 0, truth) + 0
+        labels[:3] = np.where(labels[:3] > 0, 30, 0)  # one that is right nowhere
+        counted, good = are_right(truth, labels)
+        values = rng.uniform(0.4, 1, labels.max())
+        monkeypatch.setattr(trust, "read_pair", lambda record, truth=truth: (None, truth))
+        segmentation = SimpleNamespace(
+            labels=labels,
+            objects={"confidence": values},
+            provenance={"novelty": {"limit": 0.3, "distance": 0.1 + 0.1 * (number % 2)}},
+        )
+        found.add(SimpleNamespace(source="ab"[number % 2]), segmentation)
+        confidence.append(values[counted - 1])
+        right.append(good)
+    return found, np.concatenate(confidence), np.concatenate(right)
+
+
+def test_reliability_is_that_of_the_objects_themselves(told):
+    found, confidence, right = told
+    whole = found.of()
+    assert whole.objects.sum() == len(right) == found.of(["a"]).objects.sum() + found.of(["b"]).objects.sum()
+    assert whole.calibration_error == pytest.approx(calibration_error(confidence, right), abs=1e-9)
+    for part, least, precision in whole.coverage():
+        kept = confidence >= least
+        assert part == pytest.approx(kept.mean(), abs=1e-9)
+        assert precision == pytest.approx(right[kept].mean(), abs=1e-9)
+    assert found.novelty_area(["b"]) == 1.0
+    assert np.isnan(found.novelty_area([]))
+
+
+def test_trust_is_kept_with_the_scores(told, tmp_path):
+    found = told[0]
+    again = results.load(results.MethodResult("a", "A", scores(0.2), trust=found).save(tmp_path)).trust
+    assert again.of(["a"]).calibration_error == pytest.approx(found.of(["a"]).calibration_error, abs=1e-4)
+    assert again.distances == found.distances
+    assert again.limit == 0.3
+    assert results.load(results.MethodResult("b", "B", scores(0.2)).save(tmp_path)).trust is None
+
+
+def scores(wrong: float) -> Evaluation:
+    """Six images of each source, of whose squares about a part is missed."""
+    rng = np.random.default_rng(0)
+    truth = np.kron(np.arange(1, 26).reshape(5, 5), np.ones((4, 4), int))
+    return Evaluation(
+        tuple(
+            score_labels(truth, truth * (np.kron(rng.random((5, 5)), np.ones((4, 4))) > wrong), source, str(n))
+            for source in SOURCES
+            for n in range(6)
+        )
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Results of `general` and of one network of each kind."""
+    seen = {"general": SOURCES[:2], "nuclei": ("dsb2018",), "research": SOURCES, "without-nuclei": ("neuroblastoma",)}
+    for number, (name, sources) in enumerate(seen.items()):
+        result = results.MethodResult(name, name, scores(0.1 * (number + 1)), 1.0, {"seen": list(sources)})
+        result.save(tmp_path if name == "general" else tmp_path / "networks")
+    return tmp_path
+
+
+def test_the_page_shows_each_network_on_its_own_images(folder):
+    page = networks_page.write_page(networks.CATEGORIES, networks.SPECIALITIES, folder, folder / "page.md").read_text()
+    own = networks_page.part_of(results.load(folder / "networks" / "nuclei.json"), ("dsb2018",))
+    assert f"| nuclei | 1.0 | 6 | {own.at(0.5)[0]} |" in page
+    assert "| sartorius: AP@0.5 |" in page
+    assert "## neuroblastoma" not in page  # not trained yet
+    assert len([line for line in page.splitlines() if line.startswith("| nuclei | 6 |")]) == 1
+
+
+def test_a_network_that_has_seen_what_it_must_lack_is_refused(folder):
+    path = folder / "networks" / "without-nuclei.json"
+    result = results.load(path)
+    replace(result, settings={"seen": ["neuroblastoma", "isbi2009"]}).save(path.parent)
+    with pytest.raises(ValueError, match="has seen isbi2009; expected none of dsb2018, isbi2009"):
+        networks_page.write_page(networks.CATEGORIES, networks.SPECIALITIES, folder, folder / "page.md")
+
+
+def test_every_network_that_was_scored_lacks_what_it_is_said_to_lack():
+    kept = {path.stem: json.loads(path.read_text()) for path in results.RESULTS.glob("networks/*.json")}
+    for category, sources in networks.CATEGORIES.items():
+        stored = kept.get(f"without-{category}")
+        assert stored is None or not set(stored["settings"]["seen"]) & set(sources)
+
+
+def test_plans_leave_out_and_single_out_what_their_names_say():
+    index = {source for sources in networks.CATEGORIES.values() for source in sources}
+    for name, plan in networks.PLANS.items():
+        words = dict(zip(plan.words[::2], plan.words[1::2], strict=True))
+        if name.startswith("without-"):
+            assert "--from" not in words  # an ancestor may have seen the category
+            assert set(words["--exclude"].split(",")) < index
+        if name.endswith("-alone"):
+            assert "--from" not in words
+    assert len(index) == sum(map(len, networks.CATEGORIES.values())) == 15
+
+
+def test_only_what_is_not_finished_is_trained_and_never_beyond_the_session(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(networks, "OUTPUT", tmp_path)
+    monkeypatch.setattr(networks, "finished", lambda name: name == "nuclei")
+    monkeypatch.setattr(
+        networks.subprocess,
+        "run",
+        lambda command, **how: started.append((command, how["env"])) or SimpleNamespace(returncode=0),
+    )
+    networks.train_all(["nuclei", "research"], 30, jobs=2)
+    ((command, environment),) = started
+    assert str(tmp_path / "research.safetensors") in command
+    assert float(command[command.index("--session-minutes") + 1]) == pytest.approx(30, abs=0.2)
+    assert int(environment["OMP_NUM_THREADS"]) >= 1
+    networks.train_all(["research"], networks.LEAST / 2, jobs=1)
+    assert len(started) == 1
