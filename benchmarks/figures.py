@@ -1,12 +1,14 @@
 """Draw docs/figures/ from docs/results/ and docs/runs/ alone: no data, no programs.
 
     make figures                                    with everything that it needs
-    python benchmarks/figures.py --only ap,sizes    of ap, sizes, styles, training
+    python benchmarks/figures.py --only ap,sizes    of ap, sizes, styles, training, trust, networks
 
 - ap.png: average precision against the threshold of IoU, by method (paper, figure 3)
 - sizes.png: estimated against true diameter, single step and refined (figure S2)
 - styles.png: t-SNE of the test images' styles, coloured by source (figure 2); needs scikit-learn
 - training.png: losses and validation scores of the runs kept in docs/runs/
+- trust.png: whether confidence is true, and precision against coverage
+- networks.png: specialists and networks that never saw a category, on those images, against `general` (figure 3)
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ import matplotlib
 import numpy as np
 from bench import say
 from compare import NUCLEI
-from results import RESULTS, MethodResult, load_all
+from networks_page import CATEGORIES, SPECIALITIES, part_of
+from results import RESULTS, MethodResult, load, load_all
 
 from cellbasin.evaluation import THRESHOLDS, Evaluation
 from cellbasin.metrics import summarise
@@ -45,6 +48,8 @@ def main() -> int:
         "sizes": lambda: size_scatter(arguments.results / "sizes.json"),
         "styles": lambda: style_map(arguments.results / "styles.npz"),
         "training": lambda: training_curves(sorted(arguments.runs.glob("*.jsonl"))),
+        "trust": lambda: reliability(arguments.results),
+        "networks": lambda: network_curves(arguments.results),
     }
     wanted = arguments.only.split(",") if arguments.only else list(drawings)
     unknown = sorted(set(wanted) - set(drawings))
@@ -90,6 +95,55 @@ def _over_images(found: Evaluation, nuclei: bool) -> tuple:
     chosen = [image for image in found.images if (image.source in NUCLEI) == nuclei]
     values = np.array([image.average_precision for image in chosen]).reshape(-1, len(THRESHOLDS))
     return summarise(values, [image.source for image in chosen], THRESHOLDS).over_images
+
+
+def network_curves(folder: Path) -> pyplot.Figure | None:
+    """For each speciality and each category left out: that network and the generalist on those images."""
+    networks = {path.stem: load(path) for path in sorted((folder / "networks").glob("*.json"))}
+    if not networks or not (folder / "general.json").exists():
+        return None
+    wanted = {source: ((source,), (f"{source}-alone", f"{source}-tuned")) for source in SPECIALITIES}
+    wanted["nuclei"] = (NUCLEI, ("nuclei",))
+    wanted |= {f"{name}, never seen": (sources, (f"without-{name}",)) for name, sources in CATEGORIES.items()}
+    shown = {title: parts for title, parts in wanted.items() if set(parts[1]) & set(networks)}
+    networks["general"] = load(folder / "general.json")
+    figure, axes = pyplot.subplots(1, len(shown), figsize=(3.2 * len(shown), 3.6), sharey=True, squeeze=False)
+    for axis, (title, (sources, names)) in zip(axes[0], shown.items(), strict=True):
+        for place, name in enumerate(("general", *names)):
+            if name in networks:
+                curve = [one.mean for one in part_of(networks[name], sources).scores.over_images]
+                axis.plot(THRESHOLDS, curve, color=f"C{place}", label=name)
+        axis.set(title=title, xlabel="IoU threshold", ylim=(0, 1), xlim=(0.5, 0.95))
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=7)
+    axes[0, 0].set_ylabel("average precision")
+    figure.set_layout_engine("constrained")
+    return figure
+
+
+def reliability(folder: Path) -> pyplot.Figure | None:
+    """Confidence against the truth and precision against coverage, of sources learned from and of others."""
+    general = load(folder / "general.json") if (folder / "general.json").exists() else None
+    if general is None or general.trust is None:
+        return None
+    learned = set(general.settings["seen"])
+    parts = {"sources of the training": general.trust.of(learned)}
+    parts["never trained on"] = general.trust.of(set(general.trust.objects) - learned)
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
+    for place, (name, found) in enumerate(parts.items()):
+        if found.objects.sum():
+            told, true = zip(*[(told, true) for _, told, true in found.bins()], strict=True)
+            error = found.calibration_error
+            left.plot(told, true, "o-", color=f"C{place}", label=f"{name}: calibration error {error:.3f}")
+            kept, good = (np.cumsum(values[::-1]) for values in (found.objects, found.right))
+            right.plot((kept / kept[-1])[kept > 0], good[kept > 0] / kept[kept > 0], color=f"C{place}", label=name)
+    left.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+    left.set(xlabel="confidence", ylabel="right (IoU at least 0.5)", xlim=(0, 1), ylim=(0, 1))
+    right.set(xlabel="objects kept, the surest first", ylabel="right", xlim=(0, 1), ylim=(0, 1))
+    for axis in (left, right):
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=8)
+    return figure
 
 
 def size_scatter(path: Path) -> pyplot.Figure | None:
@@ -177,7 +231,7 @@ def _styles(sources: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", help="some of ap,sizes,styles,training")
+    parser.add_argument("--only", help="some of ap,sizes,styles,training,trust,networks")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--out", type=Path, default=FIGURES)

@@ -25,8 +25,8 @@ from pathlib import Path
 from bench import markdown, say
 from inputs import data_root
 from looks import log_look
+from networks_page import CATEGORIES, SPECIALITIES, write_page
 from networks_page import FOLDER as RESULTS
-from networks_page import write_page
 from results import load, of_model
 from trust import evaluate_with_trust
 
@@ -37,14 +37,6 @@ from cellbasin.weights import Weights, WeightsError, load_weights
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "output" / "networks"
 LEAST = 5.0  # minutes of a session that are worth beginning a network
-
-CATEGORIES = {
-    "nuclei": ("dsb2018", "isbi2009"),
-    "cells": ("neuroblastoma", "bbbc030", "usiigaci", "codex", "junctions", "endothelium"),
-    "other-microscopy": ("axons", "nanocubes", "powder", "spheroidite"),
-    "non-microscopy": ("granulates", "mushrooms", "pebbles"),
-}
-SPECIALITIES = ("neuroblastoma", "usiigaci")
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,7 @@ def main() -> int:
         for name in names:
             score(name)
     else:
-        say(f"written to {write_page(CATEGORIES, SPECIALITIES)}")
+        say(f"written to {write_page()}")
     return 0
 
 

@@ -6,7 +6,7 @@ From docs/results/general.json and docs/results/networks/ alone; networks that a
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +18,15 @@ from cellbasin.evaluation import Evaluation
 
 PAGE = Path(__file__).parent.parent / "docs" / "networks.md"
 FOLDER = RESULTS / "networks"
+# Sources by what they show; networks `without-NAME` have never seen them.
+CATEGORIES = {
+    "nuclei": ("dsb2018", "isbi2009"),
+    "cells": ("neuroblastoma", "bbbc030", "usiigaci", "codex", "junctions", "endothelium"),
+    "other-microscopy": ("axons", "nanocubes", "powder", "spheroidite"),
+    "non-microscopy": ("granulates", "mushrooms", "pebbles"),
+}
+# Networks SOURCE-alone and SOURCE-tuned have learned from that source at last.
+SPECIALITIES = ("neuroblastoma", "usiigaci")
 HEAD = """# Generalist and specialists
 
 Written by `python benchmarks/networks.py page` from [results/](results/); `benchmarks/networks.py` trains and scores
@@ -27,22 +36,16 @@ two cores, those that came after it of one.
 """
 
 
-def write_page(
-    categories: Mapping[str, Sequence[str]],
-    specialities: Sequence[str],
-    results: Path = RESULTS,
-    page: Path = PAGE,
-) -> Path:
+def write_page(results: Path = RESULTS, page: Path = PAGE) -> Path:
     """Write the page and return it.
 
-    categories: names and sources of what networks `without-NAME` have never seen. specialities: sources that networks
-    SOURCE-alone and SOURCE-tuned were trained on. Raises ValueError for a network that has seen what it must lack.
+    Raises ValueError for a network that has seen what it must lack.
     """
     general = load(results / "general.json")
     networks = {path.stem: load(path) for path in sorted((results / "networks").glob("*.json"))}
-    parts = [HEAD, *(specialists(source, general, networks) for source in specialities)]
-    parts += [nuclei(general, networks, categories["nuclei"]), research(general, networks)]
-    parts.append(left_out(general, networks, categories))
+    parts = [HEAD, *(specialists(source, general, networks) for source in SPECIALITIES)]
+    parts += [nuclei(general, networks, CATEGORIES["nuclei"]), research(general, networks)]
+    parts.append(left_out(general, networks))
     page.write_text("\n".join(part for part in parts if part))
     return page
 
@@ -99,12 +102,10 @@ def research(general: MethodResult, networks: Mapping[str, MethodResult]) -> str
     return f"## All sources\n\n{markdown(header, rows)}\n"
 
 
-def left_out(
-    general: MethodResult, networks: Mapping[str, MethodResult], categories: Mapping[str, Sequence[str]]
-) -> str:
+def left_out(general: MethodResult, networks: Mapping[str, MethodResult]) -> str:
     """Networks none of whose ancestors saw a category, tested on it."""
     rows = []
-    for category, sources in categories.items():
+    for category, sources in CATEGORIES.items():
         result = networks.get(f"without-{category}")
         if result is None:
             continue
@@ -124,7 +125,7 @@ def left_out(
         *(f"general: AP@{t}" for t in SHOWN[:2]),
     ]
     header += ["calibration error", "area under ROC of novelty"]
-    listed = "; ".join(f"{name}: {', '.join(sources)}" for name, sources in categories.items())
+    listed = "; ".join(f"{name}: {', '.join(sources)}" for name, sources in CATEGORIES.items())
     text = (
         f"{listed}. Calibration error: of the confidence that objects of the category get, fitted without it. "
         "Novelty: how well the distance of an image's style from those of the training tells the category from "

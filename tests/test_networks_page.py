@@ -11,6 +11,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+import figures
 import networks
 import networks_page
 import results
@@ -91,7 +92,7 @@ def folder(tmp_path):
 
 
 def test_the_page_shows_each_network_on_its_own_images(folder):
-    page = networks_page.write_page(networks.CATEGORIES, networks.SPECIALITIES, folder, folder / "page.md").read_text()
+    page = networks_page.write_page(folder, folder / "page.md").read_text()
     own = networks_page.part_of(results.load(folder / "networks" / "nuclei.json"), ("dsb2018",))
     assert f"| nuclei | 1.0 | 6 | {own.at(0.5)[0]} |" in page
     assert "| sartorius: AP@0.5 |" in page
@@ -104,18 +105,18 @@ def test_a_network_that_has_seen_what_it_must_lack_is_refused(folder):
     result = results.load(path)
     replace(result, settings={"seen": ["neuroblastoma", "isbi2009"]}).save(path.parent)
     with pytest.raises(ValueError, match="has seen isbi2009; expected none of dsb2018, isbi2009"):
-        networks_page.write_page(networks.CATEGORIES, networks.SPECIALITIES, folder, folder / "page.md")
+        networks_page.write_page(folder, folder / "page.md")
 
 
 def test_every_network_that_was_scored_lacks_what_it_is_said_to_lack():
     kept = {path.stem: json.loads(path.read_text()) for path in results.RESULTS.glob("networks/*.json")}
-    for category, sources in networks.CATEGORIES.items():
+    for category, sources in networks_page.CATEGORIES.items():
         stored = kept.get(f"without-{category}")
         assert stored is None or not set(stored["settings"]["seen"]) & set(sources)
 
 
 def test_plans_leave_out_and_single_out_what_their_names_say():
-    index = {source for sources in networks.CATEGORIES.values() for source in sources}
+    index = {source for sources in networks_page.CATEGORIES.values() for source in sources}
     for name, plan in networks.PLANS.items():
         words = dict(zip(plan.words[::2], plan.words[1::2], strict=True))
         if name.startswith("without-"):
@@ -123,7 +124,20 @@ def test_plans_leave_out_and_single_out_what_their_names_say():
             assert set(words["--exclude"].split(",")) < index
         if name.endswith("-alone"):
             assert "--from" not in words
-    assert len(index) == sum(map(len, networks.CATEGORIES.values())) == 15
+    assert len(index) == sum(map(len, networks_page.CATEGORIES.values())) == 15
+
+
+def test_networks_and_confidence_are_drawn_from_saved_results_alone(folder, told):
+    assert figures.reliability(folder) is None  # nothing was said
+    general = results.load(folder / "general.json")
+    replace(general, trust=told[0]).save(folder)
+    left, right = figures.reliability(folder).axes
+    assert "calibration error" in left.get_legend().get_texts()[0].get_text()
+    assert right.lines[0].get_xdata()[-1] == 1
+    curves = {axis.get_title(): axis.lines for axis in figures.network_curves(folder).axes}
+    assert list(curves) == ["nuclei", "nuclei, never seen"]
+    own = networks_page.part_of(general, networks_page.CATEGORIES["nuclei"]).at(0.5)[0]
+    assert curves["nuclei"][0].get_ydata()[0] == pytest.approx(own.mean)
 
 
 def test_only_what_is_not_finished_is_trained_and_never_beyond_the_session(tmp_path, monkeypatch):
