@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from cellbasin.cli.console import DONE, CommandError, one_line, table, write_json
+from cellbasin.cli.console import DONE, Bar, CommandError, one_line, table, write_json
 from cellbasin.cli.flags import JsonOption
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ EXAMPLES = """Examples:
   cellbasin models list
   cellbasin models info general
   cellbasin models add mine.safetensors            then: cellbasin segment cells.tif --model mine
+  cellbasin models add https://example.org/mine.safetensors --sha256 9f86d081...
   cellbasin models add cyto3                       a file of Cellpose 1 to 3, then: --model cyto3
   cellbasin models export general copy.safetensors
   cellbasin models export paper paper.pth          a file that Cellpose 1 to 3 loads
@@ -90,14 +92,42 @@ def info(model: Annotated[str, Parameter(name="MODEL", help="Name or file.")], *
 
 
 def add(
-    file: Annotated[Path, Parameter(name="FILE", help="Weights file of cellbasin or of Cellpose 1 to 3.")],
+    file: Annotated[
+        str, Parameter(name="FILE|URL", help="Weights file of cellbasin or of Cellpose 1 to 3, also on the web.")
+    ],
+    /,
     *,
     name: Annotated[str | None, Parameter(help="Name to use it by; default: the file's.")] = None,
+    sha256: Annotated[str | None, Parameter(metavar="DIGITS", help="Checksum that the file must have.")] = None,
+    offline: Annotated[
+        bool, Parameter(env_var="CELLBASIN_OFFLINE", negative="", help="Fetch nothing; also: CELLBASIN_OFFLINE=1.")
+    ] = False,
 ) -> int:
     """Check a weights file and keep a copy that can be used by name.
 
     A file of Cellpose 1 to 3 is converted; its size model (NAME_size.npy or size_NAME.npy) is taken from beside it.
+    What is fetched from the web must have the checksum that its author tells (--sha256). Nothing else that cellbasin
+    does uses the network.
     """
+    from cellbasin.cli.download import check_sha256, fetch, file_name, is_address
+
+    digest = None if sha256 is None else check_sha256(sha256)
+    if not is_address(file):
+        return _add(Path(file), name, digest)
+    if offline:
+        raise CommandError(f"{file}: not fetched, since --offline or CELLBASIN_OFFLINE says so: give a file")
+    if digest is None:
+        raise CommandError(f"{file}: found no --sha256, expected the checksum that the model's author tells")
+    if not file_name(file):
+        raise CommandError(f"{file}: found an address without a file's name, expected .../NAME.safetensors")
+    with tempfile.TemporaryDirectory(prefix="cellbasin-") as folder, Bar(1) as bar:
+        target = Path(folder) / file_name(file)
+        bar.begin(target.name)
+        fetch(file, target, digest, lambda part: bar.tell("network", part))
+        return _add(target, name, digest)
+
+
+def _add(file: Path, name: str | None, sha256: str | None) -> int:
     from dataclasses import replace
 
     import numpy as np
@@ -106,6 +136,8 @@ def add(
     from cellbasin.weights import SHIPPED, SUFFIX, known_models, save_weights, user_folder
 
     weights = open_weights(file)
+    if sha256 not in (None, weights.sha256):
+        raise CommandError(f"{file}: found the SHA-256 {weights.sha256}, expected {sha256}")
     open_models([file])  # a network that cannot be built is found now, not when it is used
     chosen = name or (weights.card.name if is_foreign(file) else file.stem)
     if not chosen.replace("-", "").replace("_", "").replace(".", "").isalnum() or chosen.startswith("."):
