@@ -1,5 +1,6 @@
 # make demo             set up, draw example images (or take IMAGES=path), segment them
 # make test             set up, check style, types and layers, run all tests
+# make fuzz             300 damaged files of every format (make test: 30 of each)
 # make figures          docs/figures and docs/comparison.md from docs/results and docs/runs
 # make lint             the checks alone        make clean             remove what these made
 
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 OUTPUT := output
 SAVE := labels,outlines,overlay
 
-.PHONY: demo test lint figures clean
+.PHONY: demo test lint fuzz figures clean
 
 demo: $(VENV)/.base
 ifdef IMAGES
@@ -28,6 +29,9 @@ lint: $(VENV)/.dev
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+
+fuzz: $(VENV)/.dev
+	@CELLBASIN_FUZZ=300 $(BIN)/python -m pytest -q tests/test_io_fuzz.py tests/test_fuzz_cellpose.py
 
 figures: $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt scikit-learn

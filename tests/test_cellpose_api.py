@@ -65,6 +65,22 @@ def test_eval_is_segment() -> None:
     assert model.eval(image, diameter=20, compute_masks=False)[0].size == 0
 
 
+def test_large_objects_are_dropped_if_that_is_asked_for() -> None:
+    image = picture()
+    model = models.CellposeModel(pretrained_model="general")
+    everything = model.eval(image, diameter=20)[0]
+    sizes = np.bincount(everything.ravel())[1:]
+    limit = np.sort(sizes)[len(sizes) // 2]
+    some = model.eval(image, diameter=20, max_size_fraction=limit / image.size)[0]
+    assert np.array_equal(some > 0, np.isin(everything, 1 + np.flatnonzero(sizes <= limit)))
+    assert 0 < some.max() == (sizes <= limit).sum() < len(sizes)
+    one = np.zeros((60, 60), int)
+    one[5:55, 5:55] = 1  # 70 % of the image: stays at Cellpose's default
+    flow, logit = dynamics.masks_to_flows(one), np.where(one > 0, 5.0, -5.0)
+    assert dynamics.compute_masks(5 * flow, logit).max() == 1
+    assert dynamics.compute_masks(5 * flow, logit, max_size_fraction=0.6).max() == 0
+
+
 def test_lists_channels_and_estimated_diameters() -> None:
     images = [np.stack([picture(seed), picture(seed + 5)], -1) for seed in (1, 2)]
     model = models.Cellpose(model_type="nuclei")

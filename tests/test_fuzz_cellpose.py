@@ -1,6 +1,6 @@
 """Damaged files of Cellpose's kinds, as in test_io_fuzz.py: an error in one line or an answer, never a crash or a hang.
 
-CI runs a tenth: 30 cases of each format. All of it: CELLBASIN_FUZZ=300 python -m pytest tests/test_fuzz_cellpose.py
+CI runs a tenth: 30 cases of each format. All of it: make fuzz
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Damaged files of every format: an error, never a crash or a hang, never an image of another shape.
 
-CI runs a tenth: 30 cases of each format. All of it: CELLBASIN_FUZZ=300 python -m pytest tests/test_io_fuzz.py
+CI runs a tenth: 30 cases of each format. All of it: make fuzz
 """
 
 from __future__ import annotations
@@ -197,4 +197,5 @@ def test_damaged_files_are_refused_or_read_in_their_shape(name: str, tmp_path: P
     done = subprocess.run(command, capture_output=True, text=True, timeout=60 + CASES * SECONDS)
     lines = done.stdout.splitlines()
     assert done.returncode == 0, f"{lines[-1:]}: code {done.returncode}\n{done.stderr[-2000:]}"
-    assert int(lines[-1].split()[1]) >= CASES // 5, "damage goes unnoticed"
+    # What strikes pixels only is no error where a format has no checksum; least in BMP, nearly all pixels.
+    assert int(lines[-1].split()[1]) >= CASES // (10 if name == "a.bmp" else 5), "damage goes unnoticed"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -218,6 +219,41 @@ def test_cut_jpeg_is_refused(tmp_path: Path, progressive: bool) -> None:
         path.write_bytes(content[:end])
         with pytest.raises(ReadError):
             read_image(path)
+
+
+_KINDS_OF_JPEG: dict[str, dict[str, object]] = {
+    "plain": {},
+    "progressive": {"progressive": True},
+    "optimised": {"optimize": True, "quality": 30},
+    "restarts": {"restart_marker_blocks": 2},
+    "all colours": {"subsampling": 0},
+    "progressive with restarts": {"progressive": True, "restart_marker_rows": 1},
+}
+
+
+@pytest.mark.parametrize("kind", _KINDS_OF_JPEG)
+@pytest.mark.parametrize("colour", [False, True])
+def test_jpeg_of_another_size_than_its_data_is_refused(tmp_path: Path, kind: str, colour: bool) -> None:
+    noise = np.random.default_rng(4).integers(0, 255, (100, 90, 3)[: 2 + colour]).astype(np.uint8)
+    content = pillow(noise, "JPEG", **_KINDS_OF_JPEG[kind])
+    path = tmp_path / "a.jpg"
+    path.write_bytes(content)
+    assert read_image(path).array.shape == noise.shape
+    place = re.search(rb"\xff[\xc0\xc2]\x00[\x0b\x11]\x08", content)
+    assert place is not None
+    for at, sizes in ((5, (20, 60, 140, 4196)), (7, (20, 50, 130, 4186))):
+        for size in sizes:
+            damaged = bytearray(content)
+            damaged[place.start() + at : place.start() + at + 2] = size.to_bytes(2, "big")
+            path.write_bytes(damaged)
+            with pytest.raises(ReadError, match="found a damaged JPEG"):
+                read_image(path)
+
+
+def test_jpeg_with_a_few_bytes_left_over_is_read(tmp_path: Path) -> None:
+    content = pillow(RGB, "JPEG")
+    (tmp_path / "a.jpg").write_bytes(content[:-2] + bytes(8) + content[-2:])
+    assert read_image(tmp_path / "a.jpg").array.shape == RGB.shape
 
 
 @pytest.mark.parametrize("name", ["tiff lzw strips", "imagej", "ome", "bigtiff", "png 16 bits", "npy", "bmp"])

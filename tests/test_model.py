@@ -56,6 +56,18 @@ def test_labels_maps_and_table_fit_together(found, nuclei):
     assert np.linalg.norm(found.style) == pytest.approx(1, abs=1e-5)
 
 
+def test_only_the_wanted_objects_stay(found):
+    wanted = found.objects["area"] > np.median(found.objects["area"])
+    some = found.only(wanted)
+    assert len(some) == some.labels.max() == wanted.sum() < len(found)
+    assert np.array_equal(some.labels > 0, np.isin(found.labels, found.objects["label"][wanted]))
+    assert np.array_equal(some.objects["area"], np.bincount(some.labels.ravel())[1:])
+    assert np.array_equal(some.objects["label"], np.arange(1, len(some) + 1)) and len(found.only(~wanted)) < len(found)
+    assert len(found.only(np.zeros(len(found), bool))) == 0
+    with pytest.raises(ValueError, match="one for each object"):
+        found.only([True])
+
+
 def test_provenance_says_how_it_was_made(found, model):
     made = found.provenance
     assert made["models"] == [{"name": "general", "sha256": model.weights[0].sha256}]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,24 @@ class Segmentation:
     def __len__(self) -> int:
         """Number of objects."""
         return len(self.objects["label"])
+
+    def only(self, wanted: np.ndarray) -> Segmentation:
+        """The wanted objects, bool (N,), renumbered 1.. without gaps; maps and provenance stay.
+
+        >>> from cellbasin import load_model
+        >>> from cellbasin.generator import generate
+        >>> found = load_model().segment(generate("nuclei", (96, 96), seed=1).image[0], diameter=30)
+        >>> inside = found.only(~found.objects["touches_border"])
+        >>> bool(inside.objects["touches_border"].any()), len(inside) == int(inside.labels.max())
+        (False, True)
+        """
+        wanted = np.asarray(wanted, bool)
+        if wanted.shape != (len(self),):
+            raise ValueError(f"found wanted of shape {wanted.shape}; expected ({len(self)},), one for each object")
+        numbers = np.concatenate([[0], np.where(wanted, np.cumsum(wanted), 0)]).astype(np.int32)
+        objects = {name: column[wanted] for name, column in self.objects.items()}
+        objects["label"] = np.arange(1, wanted.sum() + 1, dtype=np.int32)
+        return replace(self, labels=numbers[self.labels], objects=objects)
 
 
 def object_table(labels: np.ndarray, probability: np.ndarray, flow_error: np.ndarray) -> dict[str, np.ndarray]:

@@ -10,8 +10,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
 from cellbasin.cellpose.arguments import UsageError, judged_by
 from cellbasin.cellpose.files import places, write_results
 from cellbasin.cellpose.images import chosen, list_images, read
@@ -22,7 +20,6 @@ from cellbasin.io import ReadError
 from cellbasin.labels import touches_border
 from cellbasin.model import Model, load_model
 from cellbasin.options import Options
-from cellbasin.results import Segmentation
 
 Say = Callable[[str], None]
 _GRAY, _NONE = ("GRAY", "RED", "GREEN", "BLUE"), ("NONE", "RED", "GREEN", "BLUE")
@@ -117,16 +114,7 @@ def _one(model: Model, path: Path, options: Options, given: Namespace, log: Say,
     picture, channels = chosen(image, given.chan, given.chan2, invert=given.invert)
     result = model.segment(picture, channels=channels, options=options)
     if given.exclude_on_edges:
-        result = _without_edges(result)
+        result = result.only(~touches_border(result.labels))  # first and last planes are no edges
     write_results(result, image, places(path, given), given)
     seconds = result.provenance["seconds"]
     log(f"{place} {path.name}: {len(result)} masks, diameter {result.diameter:.2f}, {seconds:.2f} s")
-
-
-def _without_edges(result: Segmentation) -> Segmentation:
-    """Drop what touches the image's first or last rows and columns; first and last planes are no edges."""
-    kept = ~touches_border(result.labels)
-    numbers = np.concatenate([[0], np.where(kept, np.cumsum(kept), 0)]).astype(np.int32)
-    objects = {name: column[kept] for name, column in result.objects.items()}
-    objects["label"] = np.arange(1, kept.sum() + 1, dtype=np.int32)
-    return replace(result, labels=numbers[result.labels], objects=objects)

@@ -9,9 +9,23 @@ import numpy as np
 
 from cellbasin.cellpose_api.arrays import unscaled
 from cellbasin.conventions import CONVENTIONS
-from cellbasin.dynamics import segment_flows
+from cellbasin.dynamics import segment_flows, select
 from cellbasin.flows import labels_to_flows as own_flows
+from cellbasin.labels import areas
 from cellbasin.resize import resize_labels
+
+LARGEST = 0.4  # Cellpose's default of max_size_fraction
+
+
+def not_too_large(labels: np.ndarray, max_size_fraction: float) -> np.ndarray:
+    """Which objects, bool (N,), cover at most that part of the image; at Cellpose's default all: large cells stay.
+
+    >>> one = np.ones((1, 2), int)
+    >>> not_too_large(one, 0.4), not_too_large(one, 0.3)
+    (array([ True]), array([False]))
+    """
+    sizes = areas(labels)
+    return np.ones(len(sizes), bool) if max_size_fraction == LARGEST else sizes <= max_size_fraction * labels.size
 
 
 def masks_to_flows(masks: np.ndarray, device: Any = None, niter: int | None = None) -> np.ndarray:
@@ -50,10 +64,10 @@ def compute_masks(
     interp: bool = True,
     do_3D: bool = False,
     min_size: int = 15,
-    max_size_fraction: float = 0.4,
+    max_size_fraction: float = LARGEST,
     device: Any = None,
 ) -> np.ndarray:
-    """Masks from a network's flows (5 times unit vectors) and logits."""
+    """Masks from a network's flows (5 times unit vectors) and logits; max_size_fraction as of `not_too_large`."""
     flow, probability = unscaled(dP, cellprob)
     threshold = 1 / (1 + np.exp(-float(np.clip(cellprob_threshold, -30, 30))))
     labels = segment_flows(
@@ -65,6 +79,7 @@ def compute_masks(
         steps=max(int(niter or 200), 1),
         border_leniency=CONVENTIONS["cellpose"].border_leniency,
     ).labels
+    labels = select(labels, not_too_large(labels, max_size_fraction))
     return labels.astype(np.uint16 if labels.max(initial=0) < 65535 else np.uint32)
 
 

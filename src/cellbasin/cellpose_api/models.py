@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from cellbasin.cellpose.arguments import judged_by
 from cellbasin.cellpose.networks import STAND_INS, find_network
 from cellbasin.cellpose_api.arrays import arranged, picked
 from cellbasin.cellpose_api.core import use_gpu
+from cellbasin.cellpose_api.dynamics import LARGEST, not_too_large
 from cellbasin.foreign import open_weights
 from cellbasin.image import Image
 from cellbasin.io import flow_colours
@@ -173,7 +174,7 @@ def _one(
     augment: bool = False,
     tile_overlap: float = 0.1,
     bsize: int = 224,
-    max_size_fraction: float = 0.4,
+    max_size_fraction: float = LARGEST,
     batch_size: int = 8,
     resample: bool = True,
     interp: bool = True,
@@ -183,7 +184,7 @@ def _one(
     tile: bool = True,
     progress: Any = None,
 ) -> Segmentation:
-    """One image; the keywords from `max_size_fraction` on change nothing here."""
+    """One image; the keywords from `batch_size` on change nothing here."""
     _check_normalize(normalize)
     inverted = invert or (isinstance(normalize, Mapping) and bool(normalize.get("invert")))
     planes, axes = arranged(x, channel_axis, z_axis, volume=do_3D or stitch_threshold > 0)
@@ -210,14 +211,19 @@ def _one(
         smoothing=flow3D_smooth or None,
     )
     pixels = pixels if pixels.dtype.kind in "uif" else pixels.astype(np.float32)
+
+    def segment(image: Image) -> Segmentation:
+        result = model.model.segment(image, options=options)
+        return result.only(not_too_large(result.labels, max_size_fraction))
+
     if axes == "CZYX" and not do_3D and stitch_threshold <= 0:
-        return _plane_by_plane(model.model, pixels, options)
-    return model.model.segment(Image(pixels, axes), options=options)
+        return _plane_by_plane(segment, pixels)
+    return segment(Image(pixels, axes))
 
 
-def _plane_by_plane(model: Model, pixels: np.ndarray, options: Options) -> Segmentation:
+def _plane_by_plane(segment: Callable[[Image], Segmentation], pixels: np.ndarray) -> Segmentation:
     """A volume as so many images: labels of different planes have nothing to do with each other."""
-    results = [model.segment(Image(pixels[:, z], "CYX"), options=options) for z in range(pixels.shape[1])]
+    results = [segment(Image(pixels[:, z], "CYX")) for z in range(pixels.shape[1])]
     first = results[0]
     flow = np.stack([result.flow for result in results], axis=1)
     stacked = [np.stack([getattr(result, name) for result in results]) for name in ("labels", "probability")]

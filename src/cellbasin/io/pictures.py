@@ -40,6 +40,15 @@ def read_picture(path: Path, kind: str, *, indices: bool) -> Raw:
     with path.open("rb") as file:
         picture = DECODERS[kind](file)
         check_decoded_size(path, picture.size, _pixel_bytes(picture.mode))
+        if kind == "JPEG":
+            from .jpeg import jpeg_damage
+
+            file.seek(0)
+            damage = jpeg_damage(file.read())
+            if damage:
+                raise ReadError(f"{path}: found a damaged JPEG file ({damage}); expected a whole one: copy it again")
+            file.seek(0)
+            picture = JpegImageFile(file)
         if kind == "PNG":
             picture.verify()  # reads every chunk to the end and compares checksums, which decoding does not
             file.seek(0)
