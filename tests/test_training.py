@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cellbasin.flows import labels_to_flows
 from cellbasin.generator import generate
-from cellbasin.training.crops import blur, draw_crop, draw_planes_apart, renew_cut_flows
+from cellbasin.training.crops import blur, draw_crop, draw_planes_apart, near_contacts, renew_cut_flows
 from cellbasin.training.dataset import FLOW_UNIT, Annotated, prepare, prepare_all, split_groups
 from cellbasin.training.folder import read_folder, select_records
 from cellbasin.training.generated import GENERATED, generated_images
@@ -104,6 +104,29 @@ def test_what_the_crop_cuts_off_has_the_flows_of_what_is_seen(seed):
     assert np.array_equal(target[:2, cut], labels_to_flows(seen)[:, cut])
     assert np.array_equal(target[:, ~cut], before[:, ~cut])
     assert np.array_equal(target[2:], before[2:])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000))
+def test_contacts_are_the_pixels_near_another_object(seed):
+    labels = np.random.default_rng(seed).integers(0, 4, (9, 11)).astype(np.int32)
+    expected = np.zeros(labels.shape, bool)
+    for y, x in np.argwhere(labels > 0):
+        cross = np.concatenate([labels[max(0, y - 2) : y + 3, x], labels[y, max(0, x - 2) : x + 3]])
+        expected[y, x] = ((cross > 0) & (cross != labels[y, x])).any()
+    assert np.array_equal(near_contacts(labels), expected)
+
+
+def test_contacts_can_weigh_more_in_the_loss():
+    square = np.kron(np.array([[1, 2], [3, 4]], np.int32), np.ones((30, 30), np.int32))
+    source = prepare(Annotated(square[None] * 50.0, square, "squares", "made"))
+    plain, weighed = (
+        draw_crop(source, 64, replace(PLAIN, contacts=contacts), np.random.default_rng(3)) for contacts in (1.0, 4.0)
+    )
+    assert set(np.unique(plain.target[3])) <= {0, 1}
+    assert np.array_equal(weighed.target[3] > 0, plain.target[3] > 0)
+    assert 0.01 < (weighed.target[3] == 4).mean() < 0.3
+    assert np.array_equal(plain.target[:3], weighed.target[:3])
 
 
 def test_a_crop_says_where_nothing_is_known():

@@ -21,7 +21,8 @@ from cellbasin.training.recipe import Recipe
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """image: float32 (2, size, size); target: float32 (4, size, size): flow y, flow x, inside (0/1), weight (0/1)."""
+    """image: float32 (2, size, size); target: float32 (4, size, size): flow y, flow x, inside (0/1), weight (0: not
+    annotated)."""
 
     image: np.ndarray
     target: np.ndarray
@@ -40,6 +41,8 @@ def draw_crop(source: TrainingImage, size: int, recipe: Recipe, rng: Generator) 
     target = np.empty((4, size, size), np.float32)
     seen = _look(level.image, level.labels, level.flow, mix, matrix, turn, image, target)
     renew_cut_flows(seen, target)
+    if recipe.contacts != 1:
+        target[3][near_contacts(seen)] *= recipe.contacts
     apart = np.exp(rng.uniform(np.log(1.5), np.log(6))) if rng.random() < recipe.planes else 1.0
     for c in range(2):
         if mix[c].any():
@@ -93,6 +96,22 @@ def renew_cut_flows(seen: np.ndarray, target: np.ndarray) -> None:
     cut = touching[seen]
     if cut.any():
         np.copyto(target[:2], labels_to_flows(cut), where=cut > 0)
+
+
+def near_contacts(seen: np.ndarray, reach: int = 2) -> np.ndarray:
+    """Pixels, bool (Y, X), of objects that are at most `reach` pixels along an axis from a pixel of another object.
+
+    >>> near_contacts(np.array([[1, 1, 1, 2, 0, 3]])).tolist()
+    [[False, True, True, True, False, True]]
+    """
+    near = np.zeros(seen.shape, bool)
+    for labels, marked in ((seen, near), (seen.T, near.T)):
+        for step in range(1, reach + 1):
+            first, second = labels[step:], labels[:-step]
+            other = (first != second) & (first > 0) & (second > 0)
+            marked[step:] |= other
+            marked[:-step] |= other
+    return near
 
 
 def _channel_mix(source: TrainingImage, recipe: Recipe, rng: Generator) -> tuple[np.ndarray, np.ndarray]:

@@ -13,7 +13,7 @@ class Recipe:
     (part of the run at which it starts, crop size in pixels, crops per batch). Learning rate: linear warm-up over
     `warmup` steps (0: over `warm_part` of the run), constant, linear to 0 over the last `cooldown` part of the run
     ("halving" is the paper's schedule). Probabilities are per crop. Sizes and scales are relative to the model's object
-    diameter.
+    diameter. `contacts`: weight in the loss of pixels within 2 px of another object.
     """
 
     name: str = "default"
@@ -53,6 +53,8 @@ class Recipe:
     coarse: float = 0.1
     mix_rgb: float = 0.7
     drop_nucleus: float = 0.2
+    # loss
+    contacts: float = 1.0
 
 
 NON_COMMERCIAL = ("sartorius",)
