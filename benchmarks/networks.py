@@ -56,6 +56,7 @@ PLANS = {
         f"without-{name}": Plan(150, ("--recipe", "general", "--exclude", ",".join(sources)))
         for name, sources in CATEGORIES.items()
     },
+    "general-2": Plan(300, ("--recipe", "general", "--seed", "7")),
 }
 
 

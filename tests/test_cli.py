@@ -101,6 +101,18 @@ def test_several_models_are_averaged(run: Run, small_model: Path, image: Path) -
     assert len(json.loads(outcome.out)[0]["provenance"]["models"]) == 2
 
 
+def test_an_ensemble_is_a_model_and_those_numbered_after_it(
+    run: Run, small_model: Path, image: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CELLBASIN_MODELS", str(tmp_path / "mine"))
+    for name in ("tiny", "tiny-3"):
+        assert run("models", "add", small_model, "--name", name).code == 0
+    assert_one_line(run("segment", image, "-m", "tiny", "--ensemble"), "found no model tiny-2", "models add")
+    assert run("models", "add", small_model, "--name", "tiny-2").code == 0
+    outcome = run("segment", image, "-m", "tiny", "--ensemble", "--json", "-")
+    assert len(json.loads(outcome.out)[0]["provenance"]["models"]) == 3
+
+
 def test_options_reach_the_method(run: Run, small_model: Path, tmp_path: Path) -> None:
     path = tmp_path / "cells.tif"
     tifffile.imwrite(path, generate("cytoplasm", (96, 96), seed=1).image, photometric="minisblack")

@@ -194,6 +194,23 @@ def find_model(name_or_path: str | Path) -> Path:
     )
 
 
+def ensemble_of(name: str) -> list[str]:
+    """Names of a model and of the further networks that make an ensemble with it: NAME, NAME-2, NAME-3 and so on.
+
+    Raises WeightsError where there is no NAME-2 among the shipped and added models.
+    """
+    known = known_models()
+    found = [name]
+    while f"{name}-{len(found) + 1}" in known:
+        found.append(f"{name}-{len(found) + 1}")
+    if len(found) == 1:
+        raise WeightsError(
+            f"found no model {name}-2, expected a second network for the ensemble of {name}: "
+            f"add one with 'cellbasin models add FILE --name {name}-2'"
+        )
+    return found
+
+
 def _parse(header: str, path: Path) -> Card:
     try:
         fields = json.loads(header)

@@ -138,6 +138,14 @@ class ModelFlags:
             "the networks' answers are averaged. Default: general.",
         ),
     ] = ("general",)
+    ensemble: Annotated[
+        bool,
+        Parameter(
+            group=WITH,
+            negative="",
+            help="Average with the model's further networks, those called NAME-2, NAME-3, ...: slower, better.",
+        ),
+    ] = False
     engine: Annotated[
         Literal["auto", "openvino", "torch"], Parameter(group=WITH, help="What computes the network.")
     ] = "auto"
@@ -152,9 +160,10 @@ class ModelFlags:
     def load(self) -> Model:
         """The model that the flags name."""
         from cellbasin.cli.models import open_models
-        from cellbasin.weights import find_model
+        from cellbasin.weights import ensemble_of, find_model
 
-        return open_models([find_model(name) for name in self.model], self.engine, self.precision)
+        names = [one for name in self.model for one in ensemble_of(name)] if self.ensemble else self.model
+        return open_models([find_model(name) for name in names], self.engine, self.precision)
 
 
 ModelOption = Annotated[ModelFlags | None, Parameter(name="*")]
