@@ -7,7 +7,9 @@ what the same network would reach if somebody told it.
 
 Two channels (the second is empty where there is no nuclear one), scaled by percentiles 1 and 99.8, 32 rays, batches of
 8 pieces of 256². StarDist makes the targets and takes the losses (no loss where nobody annotated); the loop around them
-is ours, so that training can stop and go on. Both thresholds are chosen by StarDist on the validation images.
+is ours, so that training can stop and go on. It computes in bfloat16, which is twice as fast here as float32 (0.9 instead
+of 2.1 s a step on one core); predictions are made in float32. Both thresholds are chosen by StarDist on the validation
+images.
 """
 
 from __future__ import annotations
@@ -46,7 +48,10 @@ def main() -> int:
         train_batch_size=BATCH,
         train_tensorboard=False,
     )
+    if wanted.stage == "train":
+        tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
     model = StarDist2D(config, name="model", basedir=str(wanted.out))
+    model.keras_model = with_exact_outputs(model.keras_model)
     model.prepare_for_training()
     saved = tf.train.Checkpoint(network=model.keras_model, optimizer=model.keras_model.optimizer)
     manager = tf.train.CheckpointManager(saved, str(wanted.out / "checkpoint"), max_to_keep=1)
@@ -71,6 +76,15 @@ def main() -> int:
             sys.exit(f"{wanted.out}: found no checkpoint; train first")
         predict(model, read("validation"), read("test"), wanted)
     return 0
+
+
+def with_exact_outputs(network: tf.keras.Model) -> tf.keras.Model:
+    """The network with its last layers in float32, whatever the others compute in: the losses take no less."""
+    config = network.get_config()
+    for layer in config["layers"]:
+        if layer["name"] in network.output_names:
+            layer["config"]["dtype"] = "float32"
+    return tf.keras.Model.from_config(config)
 
 
 def scaled(example: Example) -> Example:
