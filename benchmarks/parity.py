@@ -144,6 +144,9 @@ def check_files(theirs: Worker, file: Path, sample: Sample) -> bool:
     known = {"name": "network", "diameter": sample.diameter, "stem": str(other)}
     written = theirs.call("write_files", image, keep=True, **known).arrays
     seg, masks = read_seg(f"{other}_seg.npy"), written["masks"]
+    if not masks.any():
+        print(f"files: Cellpose finds nothing on {sample.name}: expected a network that has been trained for longer")
+        return False
     drawn = read_outlines_text(f"{other}_cp_outlines.txt", masks.shape)
     rois = read_rois(f"{other}_rois.zip", masks.shape, points="centres")
     found = {

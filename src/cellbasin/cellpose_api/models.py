@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -40,6 +41,8 @@ __all__ = ["MODEL_NAMES", "Cellpose", "CellposeModel", "SizeModel", "use_gpu"]
 class CellposeModel:
     """A network by name or file; see `cellbasin.cellpose.networks.find_network` for what a name means.
 
+    A warning says where our model stands in for one of Cellpose's that is not here.
+
     >>> masks, flows, styles = CellposeModel(pretrained_model="general").eval(np.zeros((64, 64)), channels=[0, 0])
     >>> masks.shape, len(flows), styles.shape
     ((64, 64), 3, (256,))
@@ -63,7 +66,9 @@ class CellposeModel:
         if isinstance(pretrained_model, list | tuple) and len(pretrained_model) == 1:
             pretrained_model = pretrained_model[0]
         name = str(pretrained_model or model_type or "cyto3")
-        found, self.notice = find_network(name)
+        found, notice = find_network(name)
+        if notice:
+            warnings.warn(notice, stacklevel=2)
         self.pretrained_model = name
         self.model: Model = load_model(found)
         self.net = self.model  # for `train.train_seg`
