@@ -5,7 +5,7 @@
 3. Masks of real images, in every precision; Cellpose has two integrators (processor, graphics processor), and where
    these two do not agree with each other nothing can agree with Cellpose. What is left is told apart: the masks are
    compared without quality control (nothing is dropped, on either side), and with ours judged by the flows that
-   Cellpose computes of them in the place of our own, in which heat leaks between cells that touch.
+   Cellpose itself computes of them.
 4. The files: `_seg.npy`, masks, ROIs and outlines that we write are read by Cellpose, and what it writes by us.
 
 `python benchmarks/parity.py --weights PAPER.safetensors` needs a trained network of the paper's kind for 2 and 3
@@ -41,6 +41,7 @@ from cellbasin.prediction import FLOW_SCALE
 
 AGREE = 0.98
 UNJUDGED, THEIR_FLOWS = "float32 without quality control", "float32 judged by Cellpose's flows"
+TOLD_APART = (UNJUDGED, THEIR_FLOWS)
 LARGEST = 1 << 19  # pixels of an image as the network sees it and as it is stored: the rival is slow
 
 
@@ -88,9 +89,10 @@ def raw_difference(theirs: Worker, file: Path) -> float:
 
 def compare(theirs: Worker, file: Path, sample: Sample, precisions: list[str]) -> dict:
     """Differences of the maps, and how far masks agree, average precision at IoU 0.9."""
+    name = sample.name.replace("/", "-")
     answer = theirs.call(
         "segment_twice",
-        stage(theirs.folder, sample.name.replace("/", "-"), image=sample.image),
+        stage(theirs.folder, name, image=sample.image),
         keep=True,
         name="network",
         diameter=sample.diameter,
@@ -108,17 +110,19 @@ def compare(theirs: Worker, file: Path, sample: Sample, precisions: list[str]) -
             all_of_them = Options(diameter=sample.diameter, channels=channels, flow_threshold=0)
             unjudged = model.segment(sample.image, axes="CYX", options=all_of_them).labels
             row[UNJUDGED] = match(answer["unjudged"], unjudged, 0.9).average_precision
-            judged = judge_as_theirs(theirs, unjudged, result.flow)
+            judged = judged_by_their_flows(theirs, name, unjudged, result.flow)
             row[THEIR_FLOWS] = match(answer["processor"], judged, 0.9).average_precision
             row["flow difference"] = float(np.abs(FLOW_SCALE * result.flow - answer["flow"]).max())
             row["probability difference"] = float(np.abs(result.probability - answer["probability"]).max())
     return {key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()}
 
 
-def judge_as_theirs(theirs: Worker, labels: np.ndarray, flow: np.ndarray) -> np.ndarray:
+def judged_by_their_flows(theirs: Worker, name: str, labels: np.ndarray, flow: np.ndarray) -> np.ndarray:
     """Quality control with the flows that Cellpose computes of the labels."""
-    theirs_of_them = theirs.call("labels_to_flows", stage(theirs.folder, "labels", labels=labels), keep=True)
-    errors = flow_errors(labels, flow, theirs_of_them.arrays["flow"])
+    own = theirs.call("labels_to_flows", stage(theirs.folder, f"labels-{name}", labels=labels), keep=True).arrays[
+        "flow"
+    ]
+    errors = flow_errors(labels, flow, own)
     return judge(FlowSegmentation(labels, errors), FLOW_THRESHOLD, border_leniency=1.0).labels
 
 
@@ -187,11 +191,8 @@ def report(rows: list[dict], precisions: list[str]) -> bool:
                 )
         well &= precision != "float32" or all(row[precision] >= AGREE for row in agreeing)
     for name, some in (("those", agreeing), ("all", rows)):
-        counts = {key: sum(row[key] >= AGREE for row in some) for key in ("float32", UNJUDGED, THEIR_FLOWS)}
-        print(
-            f"{name}: {AGREE} is reached on {counts['float32']} of {len(some)}, without quality control on "
-            f"{counts[UNJUDGED]}, with ours judged by Cellpose's flows of them on {counts[THEIR_FLOWS]}"
-        )
+        counts = {key: sum(row[key] >= AGREE for row in some) for key in ("float32", *TOLD_APART)}
+        print(f"{name}, {len(some)} images, on how many {AGREE} is reached: {json.dumps(counts)}")
     print(f"two integrators, all images: mean {np.mean([row['two integrators'] for row in rows]):.3f}")
     return well
 

@@ -53,9 +53,9 @@ def network(tiles: np.ndarray, name: str) -> Mapping[str, Any]:
     return {"maps": maps, "style": style}
 
 
-def flows_to_labels(maps: np.ndarray, logit: np.ndarray) -> Mapping[str, Any]:
-    """Dynamics with quality control; maps are 5 x flow."""
-    return _labels(maps, logit, niter=200)
+def flows_to_labels(maps: np.ndarray, logit: np.ndarray, flow_threshold: float = 0.4) -> Mapping[str, Any]:
+    """Dynamics with quality control (0: without); maps are 5 x flow."""
+    return _labels(maps, logit, niter=200, flow_threshold=flow_threshold)
 
 
 def labels_to_flows(labels: np.ndarray) -> Mapping[str, Any]:

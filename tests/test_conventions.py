@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellbasin.conventions import CONVENTIONS, plan_flipped_padded_tiles, plan_padded_tiles
-from cellbasin.dynamics import segment_flows
-from cellbasin.flows import labels_to_flows
+from cellbasin.dynamics import flow_errors, judge, segment_flows
+from cellbasin.flows import centroid_flows, labels_to_flows
 from cellbasin.model import Model
 from cellbasin.options import Options
 from cellbasin.prediction import FLOW_SCALE
@@ -132,9 +132,21 @@ def test_border_objects_are_judged_like_others() -> None:
     labels[0:14, 5:25], labels[20:34, 5:25] = 1, 2
     noisy = labels_to_flows(labels) + np.float32(0.55)
     inside = (labels > 0).astype(np.float32)
-    assert len(segment_flows(noisy, inside, border_leniency=1.0).flow_errors) == 0
+    found = segment_flows(noisy, inside, flow_threshold=None)
+    assert len(judge(found, 0.4, border_leniency=1.0).flow_errors) == 0
     assert len(segment_flows(noisy, inside).flow_errors) == 1
     assert CONVENTIONS["cellpose"].border_leniency == 1.0 and set(CONVENTIONS) == set(NAMES)
+
+
+def test_objects_are_judged_by_cellposes_own_flows_of_them() -> None:
+    image = np.random.default_rng(0).random((64, 64), np.float32)
+    options = Options(flow_threshold=0, min_size=3, probability_threshold=0.0)
+    for conventions, own_flows in (("cellpose", centroid_flows), ("cellbasin", labels_to_flows)):
+        model = Model([weights(conventions=conventions)], engine="openvino", precision="float32")
+        found = model.segment(image, diameter=30, options=options)
+        assert len(found)
+        expected = flow_errors(found.labels, found.flow, own_flows(found.labels))
+        np.testing.assert_allclose(found.objects["flow_error"], expected)
 
 
 def test_first_guess_without_a_size_model_is_the_training_diameter() -> None:

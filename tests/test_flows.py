@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from cellbasin.flows import labels_to_flows
+from cellbasin.flows import centroid_flows, labels_to_flows
 
 
 def twin(mask):
@@ -32,6 +32,20 @@ def twin(mask):
     norm = np.sqrt((gradient**2).sum(0))
     flow = np.where((norm > 1e-7 * log) & mask, gradient / np.maximum(norm, 1e-300), 0)
     return flow[(slice(None), *[slice(1, -1)] * mask.ndim)]
+
+
+def centroid_twin(mask):
+    """Flows of one object as Cellpose 3 computes them on a processor, in plain numpy."""
+    mask = np.pad(mask, 1)
+    points = np.argwhere(mask)
+    centre = points[((points - points.mean(0)) ** 2).sum(1).argmin()]
+    heat = np.zeros(mask.shape)
+    for _ in range(2 * int(np.sum(points.max(0) - points.min(0) + 3))):
+        heat[tuple(centre)] += 1
+        heat = ndimage.convolve(heat, np.full((3, 3), 1 / 9), mode="constant") * mask
+    gradient = np.stack([np.roll(heat, -1, d) - np.roll(heat, 1, d) for d in range(2)])
+    flow = np.where(mask, gradient / (1e-60 + np.sqrt((gradient**2).sum(0))), 0)
+    return flow[:, 1:-1, 1:-1]
 
 
 def ellipsoid(shape, centre, radii):
@@ -258,3 +272,20 @@ def test_eight_threads_at_once(monkeypatch):
             np.testing.assert_array_equal(flow, expected)
     monkeypatch.setenv("CELLBASIN_THREADS", "1")
     np.testing.assert_array_equal(labels_to_flows(labels), expected)
+
+
+def test_centroid_flows_equal_the_slow_twin_and_know_no_neighbours():
+    rng = np.random.default_rng(5)
+    masks = [blob(rng, (40, 50), sigma) for sigma in (2, 3, 4, 6)]
+    masks.append(
+        ellipsoid((40, 50), (20, 24), (15, 20)) & ~ellipsoid((40, 50), (18, 20), (9, 12))
+    )  # its centroid is outside
+    for mask in masks:
+        np.testing.assert_allclose(centroid_flows(mask.astype(np.int32)), centroid_twin(mask), atol=1e-6)
+    halves = masks[-1] * np.where(np.arange(50) < 24, 1, 3).astype(np.int32)
+    found = centroid_flows(halves)
+    for label in (1, 3):
+        np.testing.assert_allclose(found * (halves == label), centroid_twin(halves == label), atol=1e-6)
+    with pytest.raises(ValueError, match=r"expected \(Y, X\)"):
+        centroid_flows(np.zeros((2, 3, 4), np.int32))
+    assert not centroid_flows(np.zeros((3, 4), np.int32)).any()

@@ -1,8 +1,8 @@
 """How images are prepared for a network: as in the training that the network has had, ours or Cellpose's.
 
 Cellpose 1 to 3 resizes with plain bilinear interpolation, puts zeros around the image (at least 8 pixels, to a multiple
-of 16), lays its tiles over image and zeros, and judges objects at the border like all others. Its networks are run
-in the same way here, so that they find what they find there.
+of 16), lays its tiles over image and zeros, judges objects at the border like all others, and by flows of its own. Its
+networks are run in the same way here, so that they find what they find there.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellbasin.dynamics import BORDER_LENIENCY
+from cellbasin.flows import centroid_flows, labels_to_flows
 from cellbasin.resize import resize, sample
 from cellbasin.tiling import TILE, Tiling, plan_flipped_tiles, plan_tiles
 
@@ -25,7 +26,8 @@ class Conventions:
     """What differs between programs.
 
     length: pixels of a resized axis, from their exact number; resize: (C, Y, X) to (Y', X'); plan, plan_flipped: as
-    `plan_tiles` and `plan_flipped_tiles`; border_leniency: factor on the flow threshold of objects at the border.
+    `plan_tiles` and `plan_flipped_tiles`; border_leniency: factor on the flow threshold of objects at the border;
+    own_flows: of the shapes of labels (Y, X), with which a network's are compared.
     """
 
     length: Callable[[float], int]
@@ -33,6 +35,7 @@ class Conventions:
     plan: Callable[[tuple[int, int], int, float, int], Tiling]
     plan_flipped: Callable[[tuple[int, int], int, int], Tiling]
     border_leniency: float
+    own_flows: Callable[[np.ndarray], np.ndarray]
 
 
 def plan_padded_tiles(shape: tuple[int, int], tile: int = TILE, overlap: float = 0.1, divisor: int = _UNIT) -> Tiling:
@@ -84,7 +87,7 @@ def _spread(last: int, count: int, before: int) -> tuple[int, ...]:
 
 
 CONVENTIONS = {
-    "cellbasin": Conventions(round, resize, plan_tiles, plan_flipped_tiles, BORDER_LENIENCY),
-    "cellpose": Conventions(int, sample, plan_padded_tiles, plan_flipped_padded_tiles, 1.0),
+    "cellbasin": Conventions(round, resize, plan_tiles, plan_flipped_tiles, BORDER_LENIENCY, labels_to_flows),
+    "cellpose": Conventions(int, sample, plan_padded_tiles, plan_flipped_padded_tiles, 1.0, centroid_flows),
 }
 """By the names in `weights.Card.conventions`."""

@@ -5,6 +5,7 @@ Paper, Methods, "Mask recovery from vector flows" and "Mask quality threshold".
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numba
@@ -70,7 +71,7 @@ def segment_flows(
     min_size: int = 15,
     step: float = 1.0,
     steps: int = 200,
-    border_leniency: float = BORDER_LENIENCY,
+    own_flows: Callable[[NDArray[np.int32]], NDArray[np.float32]] = labels_to_flows,
 ) -> FlowSegmentation:
     """Find the objects that flows lead to (paper, Methods, "Mask recovery from vector flows").
 
@@ -85,10 +86,11 @@ def segment_flows(
         probability: (*spatial) 0..1, of being inside an object.
         probability_threshold: only pixels above it belong to objects.
         flow_threshold: largest mean squared difference from the flow of the object's shape, for objects at the image's
-            border, whose centre may lie beyond it, times `border_leniency`; None keeps all objects.
+            border, whose centre may lie beyond it, times `BORDER_LENIENCY`; None keeps all objects.
         min_size: pixels of the smallest object.
         step: length of a step in pixels: 1 for objects of 30 pixels, for larger ones diameter / 30.
         steps: largest number of steps.
+        own_flows: makes the flow (D, *spatial) of the shapes of labels, with which the given one is compared.
 
     Raises:
         ValueError: shapes that do not fit together, values that are not finite, or numbers out of range.
@@ -108,7 +110,8 @@ def segment_flows(
     labels = keep_largest_piece(find_basins(flow, probability, probability_threshold, step, steps, min_size))
     labels = fill_small_holes(select(labels, areas(labels) >= max(min_size, 1)), min_size)
     limit = np.inf if flow_threshold is None else flow_threshold
-    return judge(FlowSegmentation(labels, flow_errors(labels, flow)), limit, border_leniency)
+    errors = flow_errors(labels, flow, own_flows(labels))
+    return judge(FlowSegmentation(labels, errors), limit)
 
 
 def judge(found: FlowSegmentation, limit: float, border_leniency: float = BORDER_LENIENCY) -> FlowSegmentation:

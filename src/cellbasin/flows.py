@@ -6,10 +6,13 @@ every pixel, around corners if need be, to the centre. The network learns to pre
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from cellbasin.centroid_heat import centroid_flows as heat_of_centroids
 from cellbasin.heat import object_flows
 from cellbasin.labels import split_pieces
 from cellbasin.parallel import parallel_map, thread_count
@@ -51,7 +54,29 @@ def labels_to_flows(labels: NDArray[np.integer], *, ignore: int | None = None) -
     return flow
 
 
-def _fill_flows(labels: NDArray[np.int32], wanted: NDArray[np.bool_], flow: NDArray[np.float32]) -> NDArray[np.bool_]:
+def centroid_flows(labels: NDArray[np.int32]) -> NDArray[np.float32]:
+    """Return the flows that Cellpose 3 computes of found objects on a processor, to judge its networks' as it does.
+
+    labels: (Y, X), 1..N and 0 for background. Returns float32 (2, Y, X): along the heat's own gradient to the pixel
+    nearest to the object's centroid, zero outside; see `labels_to_flows` for how ours differ. Raises ValueError for
+    labels of other dimensions.
+
+    >>> centroid_flows(np.array([[0, 5, 5, 5, 0]], np.int32))[1]
+    array([[ 0.,  1.,  0., -1.,  0.]], dtype=float32)
+    """
+    if labels.ndim != 2:
+        raise ValueError(f"found labels of shape {labels.shape}; expected (Y, X)")
+    flow = np.zeros((2, *labels.shape), np.float32)
+    _fill_flows(np.ascontiguousarray(labels), np.ones(int(labels.max(initial=0)) + 1, bool), flow, heat_of_centroids)
+    return flow
+
+
+def _fill_flows(
+    labels: NDArray[np.int32],
+    wanted: NDArray[np.bool_],
+    flow: NDArray[np.float32],
+    kernel: Callable[..., NDArray[np.bool_]] = object_flows,
+) -> NDArray[np.bool_]:
     """Write the flows of the wanted labels that are one piece and tell which are not."""
     shape3 = (1,) * (3 - labels.ndim) + labels.shape
     volume, out = labels.reshape(shape3), flow.reshape((labels.ndim, *shape3))
@@ -59,7 +84,7 @@ def _fill_flows(labels: NDArray[np.int32], wanted: NDArray[np.bool_], flow: NDAr
     groups = _groups(boxes, np.flatnonzero(wanted & (counts > 0)))
 
     def run(group: NDArray[np.int64]) -> NDArray[np.int64]:
-        return group[object_flows(volume, group, boxes[group], counts[group], out)]
+        return group[kernel(volume, group, boxes[group], counts[group], out)]
 
     torn = np.zeros(len(wanted), bool)
     for found in parallel_map(run, groups):

@@ -23,17 +23,17 @@ def object_flows(volume, labels, boxes, counts, flow):  # type: ignore[no-untype
     dims = flow.shape[0]
     largest, longest, pixels = 0, 0, 0
     for k in range(labels.size):
-        extent, strides, size = _geometry(boxes[k], dims)
+        extent, strides, size = geometry(boxes[k], dims)
         largest, longest, pixels = max(largest, size), max(longest, max(extent)), max(pixels, counts[k])
     inside = np.empty(largest, np.uint8)
     weight, heat, spare = np.empty(largest), np.empty(largest), np.empty(largest)
     queue, tallies, vectors = np.empty(pixels, np.int64), np.empty((3, longest), np.int64), np.zeros((3, longest))
     torn = np.zeros(labels.size, np.bool_)
     for k in range(labels.size):
-        extent, strides, size = _geometry(boxes[k], dims)
+        extent, strides, size = geometry(boxes[k], dims)
         neighbours = _neighbours(strides, dims)
         part = inside[:size]
-        _copy(volume, labels[k], boxes[k], strides, part)
+        copy_object(volume, labels[k], boxes[k], strides, part)
         torn[k] = _flood(part, origin(strides), neighbours[0], queue) < counts[k]
         if not torn[k]:
             buffers = (weight[:size], heat[:size], spare[:size], tallies, vectors)
@@ -42,7 +42,7 @@ def object_flows(volume, labels, boxes, counts, flow):  # type: ignore[no-untype
 
 
 @jit
-def _geometry(box, dims):  # type: ignore[no-untyped-def]
+def geometry(box, dims):  # type: ignore[no-untyped-def]
     """Return the extent (z, y, x) of a box, the strides (z, y) of its copy and the size of the copy."""
     extent = (box[3] - box[0] + 1, box[4] - box[1] + 1, box[5] - box[2] + 1)
     row = extent[2] + 2
@@ -70,7 +70,7 @@ def _neighbours(strides, dims):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _copy(volume, label, box, strides, inside):  # type: ignore[no-untyped-def]
+def copy_object(volume, label, box, strides, inside):  # type: ignore[no-untyped-def]
     """Set `inside` to 1 where the label is and to 0 elsewhere."""
     for i in range(inside.size):
         inside[i] = 0
@@ -113,11 +113,11 @@ def _flow_of_object(inside, extent, strides, neighbours, count, buffers, box, fl
         spare[i] = 0.0
     sources = _sources(inside, extent, strides, count, tallies)
     steps = 2 * (extent[1] + extent[2] + (extent[0] if dims == 3 else 0))
-    heat, spare = _diffuse(heat, spare, weight, strides, sources, steps)
+    heat, spare = diffuse(heat, spare, weight, strides, sources, steps)
     distance = np.zeros(1, np.int32)
     if _is_faint_somewhere(inside, heat):
         distance, farthest = _distances(inside, sources, neighbours[0], count)
-        heat, spare = _diffuse(heat, spare, weight, strides, sources, farthest + 1 - steps)
+        heat, spare = diffuse(heat, spare, weight, strides, sources, farthest + 1 - steps)
     for i in range(heat.size):
         spare[i] = np.log1p(heat[i]) if inside[i] else 0.0
     ways = (inside, heat, distance, strides, neighbours, sources)
@@ -203,7 +203,7 @@ def _middle(tally, length, count):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _diffuse(heat, spare, weight, strides, sources, steps):  # type: ignore[no-untyped-def]
+def diffuse(heat, spare, weight, strides, sources, steps):  # type: ignore[no-untyped-def]
     """Run some steps of diffusion; returns the two buffers, the current heat first."""
     reach = origin(strides)
     share = 1.0 / sources.size

@@ -98,6 +98,7 @@ class PlaneRun:
             flow_threshold=None,
             min_size=self.options.min_size,
             step=max(1.0, diameter / self.model.card.diameter),
+            own_flows=self.model.conventions.own_flows,
         )
 
     def _sure(self, found: FlowSegmentation) -> FlowSegmentation:

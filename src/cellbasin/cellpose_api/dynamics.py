@@ -9,7 +9,7 @@ import numpy as np
 
 from cellbasin.cellpose_api.arrays import unscaled
 from cellbasin.conventions import CONVENTIONS
-from cellbasin.dynamics import segment_flows, select
+from cellbasin.dynamics import judge, segment_flows, select
 from cellbasin.flows import labels_to_flows as own_flows
 from cellbasin.labels import areas
 from cellbasin.resize import resize_labels
@@ -69,16 +69,19 @@ def compute_masks(
 ) -> np.ndarray:
     """Masks from a network's flows (5 times unit vectors) and logits; max_size_fraction as of `not_too_large`."""
     flow, probability = unscaled(dP, cellprob)
+    conventions = CONVENTIONS["cellpose"]
     threshold = 1 / (1 + np.exp(-float(np.clip(cellprob_threshold, -30, 30))))
-    labels = segment_flows(
+    found = segment_flows(
         flow,
         probability,
         probability_threshold=float(threshold),
-        flow_threshold=flow_threshold or None,
+        flow_threshold=None,
         min_size=max(min_size, 0),
         steps=max(int(niter or 200), 1),
-        border_leniency=CONVENTIONS["cellpose"].border_leniency,
-    ).labels
+        own_flows=conventions.own_flows if probability.ndim == 2 else own_flows,
+    )
+    limit = flow_threshold if flow_threshold and flow_threshold > 0 else np.inf
+    labels = judge(found, limit, conventions.border_leniency).labels
     labels = select(labels, not_too_large(labels, max_size_fraction))
     return labels.astype(np.uint16 if labels.max(initial=0) < 65535 else np.uint32)
 
