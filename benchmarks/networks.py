@@ -62,10 +62,6 @@ PLANS = {
 
 def main() -> int:
     arguments = _arguments()
-    unknown = sorted(set(arguments.only) - set(PLANS))
-    if unknown:
-        say(f"found network {', '.join(unknown)}; expected some of {', '.join(PLANS)}")
-        return 2
     names = arguments.only or list(PLANS)
     if arguments.what == "list":
         print(
@@ -139,7 +135,7 @@ def score(name: str) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("list", "train", "score", "page"))
-    parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these networks")
+    parser.add_argument("--only", nargs="+", default=[], choices=PLANS, metavar="NAME", help="these networks")
     parser.add_argument("--minutes", type=float, default=140, help="length of this session of training")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="networks trained at a time")
     return parser.parse_args()

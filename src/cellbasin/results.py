@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from cellbasin.dynamics import select
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Segmentation:
@@ -48,10 +50,9 @@ class Segmentation:
         wanted = np.asarray(wanted, bool)
         if wanted.shape != (len(self),):
             raise ValueError(f"found wanted of shape {wanted.shape}; expected ({len(self)},), one for each object")
-        numbers = np.concatenate([[0], np.where(wanted, np.cumsum(wanted), 0)]).astype(np.int32)
         objects = {name: column[wanted] for name, column in self.objects.items()}
         objects["label"] = np.arange(1, wanted.sum() + 1, dtype=np.int32)
-        return replace(self, labels=numbers[self.labels], objects=objects)
+        return replace(self, labels=select(self.labels, wanted), objects=objects)
 
 
 def object_table(labels: np.ndarray, probability: np.ndarray, flow_error: np.ndarray) -> dict[str, np.ndarray]:

@@ -28,7 +28,6 @@ DIR is a data set with index.csv (columns source, split, name; files
 SOURCE/SPLIT/NAME.png and NAME_masks.png), or a folder of pairs NAME.* and
 NAME_masks.*. Run the same command again to go on with a stopped run."""
 
-_GENERATED = 360  # images, beside the annotated ones
 _VALIDATED = 6  # images of each source that are segmented at each validation
 
 
@@ -173,7 +172,7 @@ def _readers(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -
     from cellbasin.training.generated import generated_images
 
     readers = read_folder(folder, "train", settings.exclude, channels, settings.validation, settings.only)
-    return readers + generated_images(_GENERATED, settings.seed) if settings.generated else readers
+    return readers + generated_images(settings.seed) if settings.generated else readers
 
 
 def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> Callable[[Any], Any] | None:
