@@ -36,7 +36,7 @@ from cellbasin.evaluation import evaluate
 from cellbasin.model import load_model
 from cellbasin.training.dataset import prepare_all
 from cellbasin.training.folder import read_folder, select_records
-from cellbasin.training.generated import generated_images
+from cellbasin.training.generated import COUNT, generated_images
 from cellbasin.training.loop import train
 from cellbasin.training.recipe import RECIPES, Recipe
 from cellbasin.weights import HALF, Architecture
@@ -109,7 +109,7 @@ def run_one(name: str, steps: int) -> None:
     change = CHANGES[name]
     recipe = replace(RECIPES["general"], name=name, minutes=0, epochs=1, **change.settings)
     readers = read_folder(data_root(), "train", recipe.exclude)
-    readers += generated_images() if recipe.generated else []
+    readers += generated_images(COUNT) if recipe.generated else []
     images = prepare_all(readers)
     records = select_records(data_root(), "validation", recipe.exclude)
     started, used = time.perf_counter(), time.process_time()

@@ -259,7 +259,7 @@ def test_train_a_little(
 ) -> None:
     pytest.importorskip("torch")
     monkeypatch.setattr("cellbasin.training.loop._NORM_BATCHES", 1)
-    monkeypatch.setattr("cellbasin.cli.train._GENERATED", 2)
+    monkeypatch.setattr("cellbasin.training.generated.COUNT", 2)
     monkeypatch.setenv("CELLBASIN_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "mine.safetensors"
     command = ["train", data_set, "--out", out, "--from", small_model, "--epochs", "1", "--exclude", "two"]

@@ -204,7 +204,7 @@ def test_validation_never_shares_a_group_with_training(pairs, part):
 
 
 def test_generated_images_are_annotated():
-    images = prepare_all(generated_images(count=12)[:4])
+    images = prepare_all(generated_images(12)[:4])
     assert [image.source for image in images] == [GENERATED] * 4
 
 

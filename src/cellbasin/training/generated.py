@@ -14,7 +14,7 @@ COUNT = 360  # images of a run, beside the annotated ones
 _SIDE = 320
 
 
-def generated_images(seed: int = 0, count: int = COUNT) -> list[Callable[[], Annotated]]:
+def generated_images(count: int, seed: int = 0) -> list[Callable[[], Annotated]]:
     """Functions that draw `count` annotated images, all kinds in turn, object diameters from 18 to 45 pixels."""
     kinds = sorted(KINDS)
 
