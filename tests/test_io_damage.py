@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tifffile
 from image_files import FILES, GRAY8, GRAY16, RGB, STACK, pillow, png, tiff
+from PIL import Image as Pillow
 
 from cellbasin.io import ReadError, read_image
 
@@ -81,10 +82,22 @@ def test_jpeg_of_another_size_than_its_data_is_refused(tmp_path: Path, kind: str
                 read_image(path)
 
 
-def test_jpeg_with_a_few_bytes_left_over_is_read(tmp_path: Path) -> None:
+def test_jpeg_with_bytes_left_over_is_refused_with_a_way_out(tmp_path: Path) -> None:
     content = pillow(RGB, "JPEG")
-    (tmp_path / "a.jpg").write_bytes(content[:-2] + bytes(8) + content[-2:])
-    assert read_image(tmp_path / "a.jpg").array.shape == RGB.shape
+    (tmp_path / "a.jpg").write_bytes(content[:-2] + b"leftover" + content[-2:])
+    with pytest.raises(ReadError, match=r"extraneous bytes.*save it as TIFF"):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "CMYK"])
+def test_jpeg_of_every_colour_is_read(mode: str, tmp_path: Path) -> None:
+    y, x = np.mgrid[:60, :80]
+    picture = Pillow.fromarray(np.stack([3 * x, 4 * y, x + y], axis=-1).astype(np.uint8)).convert(mode)
+    picture.save(tmp_path / "a.jpg", quality=95)
+    found = read_image(tmp_path / "a.jpg").array
+    expected = np.asarray(picture if mode == "L" else picture.convert("RGB"))
+    assert found.shape == expected.shape
+    assert np.abs(found.astype(int) - expected).mean() < 3
 
 
 @pytest.mark.parametrize("name", ["tiff lzw strips", "imagej", "ome", "bigtiff", "png 16 bits", "npy", "bmp"])

@@ -41,12 +41,8 @@ def read_picture(path: Path, kind: str, *, indices: bool) -> Raw:
         picture = DECODERS[kind](file)
         check_decoded_size(path, picture.size, _pixel_bytes(picture.mode))
         if kind == "JPEG":
-            from .jpeg import jpeg_damage
-
             file.seek(0)
-            damage = jpeg_damage(file.read())
-            if damage:
-                raise ReadError(f"{path}: found a damaged JPEG file ({damage}); expected a whole one: copy it again")
+            _check_jpeg(path, file.read(), "CMYK" if picture.mode == "CMYK" else "GRAY")
             file.seek(0)
             picture = JpegImageFile(file)
         if kind == "PNG":
@@ -58,6 +54,19 @@ def read_picture(path: Path, kind: str, *, indices: bool) -> Raw:
                 return _drop_alpha(imagecodecs.png_decode(file.read()), colour)
             picture = PngImageFile(file)
         return _to_array(path, picture, indices=indices)
+
+
+def _check_jpeg(path: Path, content: bytes, colours: str) -> None:
+    """Decode strictly: Pillow fills up what is missing and passes over what is too much, and says nothing."""
+    import simplejpeg
+
+    try:
+        simplejpeg.decode_jpeg(content, colours, strict=True)
+    except ValueError as error:
+        raise ReadError(
+            f"{path}: found a damaged JPEG file ({error}); "
+            "expected a whole one: copy it again, or save it as TIFF in a program that shows all of it"
+        ) from error
 
 
 def _pixel_bytes(mode: str) -> int:
