@@ -286,6 +286,9 @@ def test_models_add_list_info_export(
     told = run("models", "info", "tiny").out
     assert load_weights(small_model).sha256 in told and "CC0-1.0" in told
     assert run("segment", image, "--model", "tiny").code == 0
+    shipped = run("models", "info", "general").out
+    assert "\nancestors:\n  name general, sha256 " in shipped and "    float32: ap_at_0.5 0." in shipped
+    assert "{" not in shipped
     copy = tmp_path / "copy.safetensors"
     assert run("models", "export", "tiny", copy).code == 0
     assert copy.read_bytes() == small_model.read_bytes()

@@ -86,8 +86,7 @@ def info(model: Annotated[str, Parameter(name="MODEL", help="Name or file.")], *
     if json_file:
         write_json(json_file, facts)
     if json_file != "-":
-        for key, value in facts.items():
-            print(f"{key}: {_told(value)}")
+        print("\n".join(_lines({**facts, "ancestors": [_ancestor(one) for one in facts["ancestors"]]})))
     return DONE
 
 
@@ -244,6 +243,24 @@ def _shown(record: dict[str, Any]) -> list[str]:
         record["sha256"][:12],
         record["licence"] or "-",
     ]
+
+
+def _ancestor(one: dict[str, Any]) -> dict[str, Any]:
+    hours = {"hours": one["hours"]} if "hours" in one else {}
+    return {"name": one["name"], "sha256": one["sha256"][:12], **hours, "sources": len(one["sources"])}
+
+
+def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
+    """A line for each fact; tables within tables are indented."""
+    found = []
+    for key, value in facts.items():
+        if isinstance(value, dict) and any(isinstance(item, dict | list | tuple) for item in value.values()):
+            found += [f"{indent}{key}:", *_lines(value, indent + "  ")]
+        elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
+            found += [f"{indent}{key}:", *(f"{indent}  {_told(item)}" for item in value)]
+        else:
+            found.append(f"{indent}{key}: {_told(value)}")
+    return found
 
 
 def _told(value: Any) -> str:
