@@ -166,7 +166,7 @@ def _picture(model: Model, record: Record, score: ImageScore, diameter: str) -> 
     base = display(image, channels)
     left, right = base.copy(), base.copy()
     left[truth == IGNORE] = left[truth == IGNORE] // 2 + np.uint8(GRAY[0] // 2)
-    left[boundaries(truth, IGNORE)] = YELLOW
+    left[boundaries(np.where(truth == IGNORE, 0, truth))] = YELLOW
     right[boundaries(predicted)] = RED
     gap = np.full((base.shape[0], 8, 3), 255, np.uint8)
     picture = Pillow.fromarray(np.concatenate([left, gap, right], axis=1))

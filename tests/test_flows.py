@@ -207,13 +207,13 @@ def test_values_and_types_of_labels_do_not_matter():
     np.testing.assert_array_equal(labels_to_flows(np.asfortranarray(labels)), flow)
 
 
-def test_ignored_negative_and_disconnected_labels():
+def test_negative_and_disconnected_labels():
     labels = np.zeros((20, 30), np.int64)
-    labels[2:8, 2:8], labels[12:18, 2:8], labels[2:8, 12:18], labels[12:18, 12:18], labels[:, 25:] = 3, 3, -2, 7, 65535
+    labels[2:8, 2:8], labels[12:18, 2:8], labels[2:8, 12:18], labels[12:18, 12:18] = 3, 3, -2, 7
     before = labels.copy()
-    flow = labels_to_flows(labels, ignore=65535)
+    flow = labels_to_flows(labels)
     np.testing.assert_array_equal(labels, before)
-    assert not flow[:, labels == 65535].any() and not flow[:, labels < 0].any()
+    assert not flow[:, labels < 0].any()
     for corner in ((2, 2), (12, 2), (12, 12)):
         part = (slice(corner[0], corner[0] + 6), slice(corner[1], corner[1] + 6))
         np.testing.assert_allclose(flow[(slice(None), *part)], twin(np.ones((6, 6), bool)), atol=1e-6)

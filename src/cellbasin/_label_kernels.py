@@ -10,29 +10,18 @@ Labels = NDArray[np.int32]
 
 
 @njit(nogil=True, cache=True)
-def largest_label(flat: Labels, ignore: int) -> int:
-    largest = 0
-    for value in flat:
-        if value > largest and value != ignore:
-            largest = value
-    return largest
-
-
-@njit(nogil=True, cache=True)
-def count_labels(flat: Labels, largest: int, ignore: int) -> NDArray[np.int64]:
+def count_labels(flat: Labels, largest: int) -> NDArray[np.int64]:
     count = np.zeros(largest + 1, np.int64)
     for value in flat:
-        if value != ignore:
-            count[value] += 1
+        count[value] += 1
     return count
 
 
 @njit(nogil=True, cache=True)
-def map_labels(flat: NDArray, lut: Labels, ignore: int) -> Labels:
+def map_labels(flat: NDArray, lut: Labels) -> Labels:
     out = np.empty(flat.size, np.int32)
     for i in range(flat.size):
-        value = flat[i]
-        out[i] = value if value == ignore else lut[value]
+        out[i] = lut[flat[i]]
     return out
 
 
@@ -45,7 +34,7 @@ def find_root(parent: NDArray, i: int) -> int:
 
 
 @njit(nogil=True, cache=True)
-def find_pieces(volume: Labels, steps: NDArray[np.int64], ignore: int, background: int, out: NDArray) -> int:
+def find_pieces(volume: Labels, steps: NDArray[np.int64], background: int, out: NDArray) -> int:
     """Union-find: `out` holds the index of an earlier pixel of the piece, in the end the piece's number.
 
     `steps` lead to the earlier neighbours: the faces (2 or 3 steps), or all (4 or 13). The first is the face
@@ -58,7 +47,7 @@ def find_pieces(volume: Labels, steps: NDArray[np.int64], ignore: int, backgroun
             for x in range(nx):
                 i += 1
                 value = volume[z, y, x]
-                if value == ignore or (value == 0) != (background == 1):
+                if (value == 0) != (background == 1):
                     out[i] = -1
                     continue
                 out[i] = i
@@ -161,32 +150,43 @@ def fill_pieces(volume: Labels, pieces: NDArray, lut: Labels) -> Labels:
 
 
 @njit(nogil=True, cache=True)
-def find_boxes(volume: Labels, largest: int, ignore: int) -> NDArray[np.int64]:
-    nz, ny, nx = volume.shape
-    found = np.zeros((largest + 1, 3, 2), np.int64)
-    found[:, :, 0] = max(nz, ny, nx)
-    for z in range(nz):
-        for y in range(ny):
-            for x in range(nx):
-                value = volume[z, y, x]
-                if value == 0 or value == ignore:
-                    continue
-                box = found[value]
-                box[0, 0], box[0, 1] = min(box[0, 0], z), max(box[0, 1], z + 1)
-                box[1, 0], box[1, 1] = min(box[1, 0], y), max(box[1, 1], y + 1)
-                box[2, 0], box[2, 1] = min(box[2, 0], x), max(box[2, 1], x + 1)
-    return found
+def find_boxes(volume: Labels, largest: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Inclusive box (z0, y0, x0, z1, y1, x1) and pixels of every label, (largest + 1, 6) and (largest + 1,).
+
+    The box of a label that does not occur is undefined.
+    """
+    boxes = np.empty((largest + 1, 6), np.int64)
+    counts = np.zeros(largest + 1, np.int64)
+    depth, height, width = volume.shape
+    for z in range(depth):
+        for y in range(height):
+            x = 0
+            while x < width:
+                label = volume[z, y, x]
+                start = x
+                x += 1
+                while x < width and volume[z, y, x] == label:
+                    x += 1
+                if label > 0:
+                    box = boxes[label]
+                    if counts[label] == 0:
+                        box[0], box[1], box[2], box[3], box[4], box[5] = z, y, start, z, y, x - 1
+                    counts[label] += x - start
+                    box[1], box[4] = min(box[1], y), max(box[4], y)
+                    box[2], box[5] = min(box[2], start), max(box[5], x - 1)
+                    box[3] = z
+    return boxes, counts
 
 
 @njit(nogil=True, cache=True)
-def find_boundaries(volume: Labels, ignore: int) -> NDArray[np.bool_]:
+def find_boundaries(volume: Labels) -> NDArray[np.bool_]:
     nz, ny, nx = volume.shape
     found = np.zeros(volume.shape, np.bool_)
     for z in range(nz):
         for y in range(ny):
             for x in range(nx):
                 v = volume[z, y, x]
-                if v == 0 or v == ignore:
+                if v == 0:
                     continue
                 found[z, y, x] = (
                     (z > 0 and volume[z - 1, y, x] != v)

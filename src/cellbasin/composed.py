@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellbasin.basins import find_basins
-from cellbasin.dynamics import BORDER_LENIENCY, FlowSegmentation, flow_errors, judge, select
+from cellbasin.dynamics import BORDER_LENIENCY, FlowSegmentation, flow_errors, judge
 from cellbasin.flows import labels_to_flows
-from cellbasin.labels import areas, fill_small_holes, keep_largest_piece
+from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, select
 from cellbasin.options import Options
 from cellbasin.parallel import parallel_map
 from cellbasin.scratch import Allocate, in_memory

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from cellbasin.basins import find_basins
 from cellbasin.flows import labels_to_flows
-from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, touches_border
+from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, select, touches_border
 from cellbasin.options import FLOW_THRESHOLD
 
 # What the border cuts off is known to the network, not to the shape (validation AP@0.5 .745 → .772 over images).
@@ -171,12 +171,6 @@ def _check(flow: NDArray, probability: NDArray, min_size: int, step: float, step
         raise ValueError(
             f"expected min_size >= 0, step > 0 and steps >= 1; found min_size {min_size}, step {step}, steps {steps}"
         )
-
-
-def select(labels: NDArray[np.int32], wanted: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Keep the wanted labels and renumber them without gaps."""
-    numbers = np.concatenate(([0], np.where(wanted, np.cumsum(wanted), 0))).astype(np.int32)
-    return numbers[labels]
 
 
 @numba.njit(nogil=True, cache=True)

@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from cellbasin._label_kernels import find_boxes
 from cellbasin.centroid_heat import centroid_flows as heat_of_centroids
 from cellbasin.heat import object_flows
-from cellbasin.labels import split_pieces
+from cellbasin.labels import relabel, split_pieces
 from cellbasin.parallel import parallel_map, thread_count
 
-_TABLE_LIMIT = 1 << 22  # label values up to here index a table directly; larger or negative ones are renumbered first
+_TABLE_LIMIT = 1 << 22  # label values up to here index a table directly; with larger ones all are renumbered first
 
 
-def labels_to_flows(labels: NDArray[np.integer], *, ignore: int | None = None) -> NDArray[np.float32]:
+def labels_to_flows(labels: NDArray[np.integer]) -> NDArray[np.float32]:
     """Return the flows of labelled objects (paper, Methods, "Vector gradient representation of masks").
 
     Every connected piece of a label is an object of its own and is computed alone: its flow depends neither on
@@ -31,7 +31,6 @@ def labels_to_flows(labels: NDArray[np.integer], *, ignore: int | None = None) -
 
     Args:
         labels: integers of shape ([Z,] Y, X); 0 and negative values are background.
-        ignore: a label value that has no flow either, such as 65535 for "not annotated".
 
     Returns:
         float32 of shape (D, *labels.shape), components in the order (z) y x, unit vectors inside objects (zero at
@@ -44,13 +43,11 @@ def labels_to_flows(labels: NDArray[np.integer], *, ignore: int | None = None) -
     >>> labels_to_flows(np.array([[0, 5, 5, 5, 0]]))[1]
     array([[ 0.,  1.,  0., -1.,  0.]], dtype=float32)
     """
-    compact, values = _compact(labels)
+    compact = _compact(labels)
     flow = np.zeros((labels.ndim, *labels.shape), np.float32)
-    present = np.ones(len(values), bool) if ignore is None else values != ignore
-    torn = _fill_flows(compact, present, flow)
+    torn = _fill_flows(compact, flow)
     if torn.any():
-        pieces = split_pieces(np.where(torn[np.maximum(compact, 0)], compact, 0))
-        _fill_flows(pieces, np.ones(int(pieces.max()) + 1, bool), flow)
+        _fill_flows(split_pieces(np.where(torn[np.maximum(compact, 0)], compact, 0)), flow)
     return flow
 
 
@@ -67,33 +64,30 @@ def centroid_flows(labels: NDArray[np.int32]) -> NDArray[np.float32]:
     if labels.ndim != 2:
         raise ValueError(f"found labels of shape {labels.shape}; expected (Y, X)")
     flow = np.zeros((2, *labels.shape), np.float32)
-    _fill_flows(np.ascontiguousarray(labels), np.ones(int(labels.max(initial=0)) + 1, bool), flow, heat_of_centroids)
+    _fill_flows(np.ascontiguousarray(labels), flow, heat_of_centroids)
     return flow
 
 
 def _fill_flows(
-    labels: NDArray[np.int32],
-    wanted: NDArray[np.bool_],
-    flow: NDArray[np.float32],
-    kernel: Callable[..., NDArray[np.bool_]] = object_flows,
+    labels: NDArray[np.int32], flow: NDArray[np.float32], kernel: Callable[..., NDArray[np.bool_]] = object_flows
 ) -> NDArray[np.bool_]:
-    """Write the flows of the wanted labels that are one piece and tell which are not."""
+    """Write the flows of the labels that are one piece and tell which are not, bool (largest label + 1,)."""
     shape3 = (1,) * (3 - labels.ndim) + labels.shape
     volume, out = labels.reshape(shape3), flow.reshape((labels.ndim, *shape3))
-    boxes, counts = _bounding_boxes(volume, len(wanted) - 1)
-    groups = _groups(boxes, np.flatnonzero(wanted & (counts > 0)))
+    boxes, counts = find_boxes(volume, int(labels.max(initial=0)))
+    groups = _groups(boxes, np.flatnonzero(counts))
 
     def run(group: NDArray[np.int64]) -> NDArray[np.int64]:
         return group[kernel(volume, group, boxes[group], counts[group], out)]
 
-    torn = np.zeros(len(wanted), bool)
+    torn = np.zeros(len(counts), bool)
     for found in parallel_map(run, groups):
         torn[found] = True
     return torn
 
 
-def _compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Check labels and return them, contiguous and small-numbered, with the value that every number stands for."""
+def _compact(labels: NDArray[np.integer]) -> NDArray[np.int32]:
+    """Check labels and return them, contiguous and with small numbers."""
     if not isinstance(labels, np.ndarray) or not np.issubdtype(labels.dtype, np.integer):
         found = getattr(labels, "dtype", type(labels).__name__)
         raise TypeError(
@@ -101,13 +95,9 @@ def _compact(labels: NDArray[np.integer]) -> tuple[NDArray[np.int32], NDArray[np
         )
     if labels.ndim not in (2, 3):
         raise ValueError(f"labels must be 2D (Y, X) or 3D (Z, Y, X), found shape {labels.shape}")
-    largest = int(labels.max(initial=0))
-    if largest <= _TABLE_LIMIT:
-        return np.ascontiguousarray(labels, np.int32), np.arange(largest + 1, dtype=np.int64)
-    values, numbers = np.unique(np.maximum(labels, 0), return_inverse=True)
-    first = 0 if values[0] == 0 else 1
-    values = values if first == 0 else np.concatenate(([0], values))
-    return (numbers.reshape(labels.shape) + first).astype(np.int32), values.astype(np.int64)
+    if labels.max(initial=0) <= _TABLE_LIMIT:
+        return np.ascontiguousarray(labels, np.int32)
+    return relabel(np.maximum(labels, 0))
 
 
 def _groups(boxes: NDArray[np.int64], wanted: NDArray[np.int64]) -> list[NDArray[np.int64]]:
@@ -120,29 +110,3 @@ def _groups(boxes: NDArray[np.int64], wanted: NDArray[np.int64]) -> list[NDArray
         return []
     parts = (total - 1) * (16 * thread_count()) // total[-1]
     return np.split(wanted[order], np.flatnonzero(np.diff(parts)) + 1)
-
-
-@numba.njit(nogil=True, cache=True)
-def _bounding_boxes(volume, largest):  # type: ignore[no-untyped-def]
-    """Return the inclusive box (z0, y0, x0, z1, y1, x1) and the pixel count of every label."""
-    boxes = np.empty((largest + 1, 6), np.int64)
-    counts = np.zeros(largest + 1, np.int64)
-    depth, height, width = volume.shape
-    for z in range(depth):
-        for y in range(height):
-            x = 0
-            while x < width:
-                label = volume[z, y, x]
-                start = x
-                x += 1
-                while x < width and volume[z, y, x] == label:
-                    x += 1
-                if label > 0:
-                    box = boxes[label]
-                    if counts[label] == 0:
-                        box[0], box[1], box[2], box[3], box[4], box[5] = z, y, start, z, y, x - 1
-                    counts[label] += x - start
-                    box[1], box[4] = min(box[1], y), max(box[4], y)
-                    box[2], box[5] = min(box[2], start), max(box[5], x - 1)
-                    box[3] = z
-    return boxes, counts

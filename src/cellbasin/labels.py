@@ -4,12 +4,10 @@ A label image is an integer array (Y, X) or (Z, Y, X) in which 0 is background a
 object. Objects are connected through corners too (8 neighbours in 2D, 26 in 3D), background only through
 faces (4 or 6), so that a closed chain of object pixels always separates inside from outside.
 
-Every function takes `ignore`, the value of pixels that nobody annotated (65535 in the project's data): such
-pixels are neither object nor background, keep their value and are not counted. Nothing here changes its
-input, every label image that is returned is a new int32 array, and time and memory grow with the number of
-pixels, not with that of labels. Functions that return one entry per object number them 1..N, N being the
-largest label: entry `i` is label `i + 1`, and a label that does not occur has area 0. Call `relabel` first if
-the values are large and have gaps.
+Nothing here changes its input, every label image that is returned is a new int32 array, and time and memory grow
+with the number of pixels, not with that of labels. Functions that return one entry per object number them 1..N,
+N being the largest label: entry `i` is label `i + 1`, and a label that does not occur has area 0. Call `relabel`
+first if the values are large and have gaps.
 
 All raise `TypeError` for anything but an array of integers, and `ValueError` for negative values or other
 than two or three axes.
@@ -28,21 +26,18 @@ from cellbasin import _label_kernels as kernels
 
 Labels = NDArray[np.int32]
 
-_NONE = -1  # stands for "no value is ignored" inside kernels: labels are never negative
 
-
-def relabel(labels: NDArray, ignore: int | None = None) -> Labels:
+def relabel(labels: NDArray) -> Labels:
     """Number the objects 1..N without gaps, in the order of their present values.
 
     Args:
         labels: (Y, X) or (Z, Y, X), any integer dtype, values as large as it holds.
-        ignore: value of pixels that keep it.
 
     Returns:
         int32, same shape.
 
     Raises:
-        ValueError: negative values, or more objects than fit below `ignore`.
+        ValueError: negative values.
         TypeError: not an array of integers.
 
     >>> relabel(np.array([[0, 900], [7, 7]]))
@@ -54,18 +49,12 @@ def relabel(labels: NDArray, ignore: int | None = None) -> Labels:
         return np.zeros(labels.shape, np.int32)
     if int(labels.max()) > 4 * labels.size + 65536:  # a table of all values would be larger than the image
         values, positions = np.unique(labels, return_inverse=True)
-        lut = _numbering(values > 0, np.isin(values, [] if ignore is None else [ignore]), ignore)
-        return lut[positions.reshape(labels.shape)]
-    volume, _ = _volume(labels, None)
-    present = areas(labels) > 0
-    present = np.concatenate([[False], present])
-    lut = _numbering(present, np.arange(len(present)) == (_NONE if ignore is None else ignore), ignore)
-    return _mapped(volume, lut, None).reshape(labels.shape)
+        return _numbering(values > 0)[positions.reshape(labels.shape)]
+    present = np.concatenate([[False], areas(labels) > 0])
+    return _mapped(_volume(labels), _numbering(present)).reshape(labels.shape)
 
 
-def split_pieces(
-    labels: NDArray, ignore: int | None = None, through: Literal["corners", "faces"] = "corners"
-) -> Labels:
+def split_pieces(labels: NDArray, through: Literal["corners", "faces"] = "corners") -> Labels:
     """Give every connected piece of every object a label of its own, 1..N without gaps.
 
     Pieces are numbered in the order of the labels that they come from, and within one label in the order of
@@ -77,18 +66,15 @@ def split_pieces(
            [0, 0, 0],
            [1, 1, 0]], dtype=int32)
     """
-    volume, _ = _volume(labels, ignore)
-    pieces, count = _pieces(volume, ignore, through)
+    volume = _volume(labels)
+    pieces, count = _pieces(volume, through)
     owner, _ = kernels.piece_table(volume, pieces, count)
     lut = np.zeros(count + 1, np.int32)
     lut[1 + np.argsort(owner[1:], kind="stable")] = np.arange(1, count + 1)
-    if ignore is not None:
-        _check_room(count, ignore)
-        return _mapped_keeping(volume, pieces, lut, ignore).reshape(labels.shape)
-    return _mapped(pieces, lut, None).reshape(labels.shape)
+    return _mapped(pieces, lut).reshape(labels.shape)
 
 
-def keep_largest_piece(labels: NDArray, ignore: int | None = None) -> Labels:
+def keep_largest_piece(labels: NDArray) -> Labels:
     """Set all but the largest connected piece of every object to background; label values stay.
 
     Of pieces of equal size the one whose first pixel comes first stays.
@@ -97,21 +83,17 @@ def keep_largest_piece(labels: NDArray, ignore: int | None = None) -> Labels:
     array([[0, 0, 3],
            [0, 0, 3]], dtype=int32)
     """
-    volume, largest = _volume(labels, ignore)
-    pieces, count = _pieces(volume, ignore)
+    volume = _volume(labels)
+    pieces, count = _pieces(volume)
     owner, size = kernels.piece_table(volume, pieces, count)
-    lut = kernels.keep_largest(owner, size, largest)
-    if ignore is not None:
-        return _mapped_keeping(volume, pieces, lut, ignore).reshape(labels.shape)
-    return _mapped(pieces, lut, None).reshape(labels.shape)
+    return _mapped(pieces, kernels.keep_largest(owner, size, _largest(volume))).reshape(labels.shape)
 
 
-def fill_small_holes(labels: NDArray, max_size: int, ignore: int | None = None) -> Labels:
+def fill_small_holes(labels: NDArray, max_size: int) -> Labels:
     """Fill background that lies fully inside one object and has fewer than `max_size` pixels.
 
-    Background that touches a second object (a nested one, say), an ignored pixel or the border of the image
-    is kept, and so are nested objects themselves. Touching is meant through faces: a chain of corners closes
-    a hole.
+    Background that touches a second object (a nested one, say) or the border of the image is kept, and so are nested
+    objects themselves. Touching is meant through faces: a chain of corners closes a hole.
 
     >>> ring = np.ones((3, 3), int); ring[1, 1] = 0
     >>> fill_small_holes(ring, max_size=2)[1, 1]
@@ -119,87 +101,96 @@ def fill_small_holes(labels: NDArray, max_size: int, ignore: int | None = None) 
     >>> fill_small_holes(ring, max_size=1)[1, 1]
     np.int32(0)
     """
-    volume, _ = _volume(labels, ignore)
-    pieces, count = _pieces(volume, ignore, "faces", background=1)
+    volume = _volume(labels)
+    pieces, count = _pieces(volume, "faces", background=1)
     owner, size = kernels.hole_table(volume, pieces, count, labels.ndim)
-    lut = np.where((owner > 0) & (size < max_size) & (owner != _value(ignore)), owner, 0).astype(np.int32)
+    lut = np.where((owner > 0) & (size < max_size), owner, 0).astype(np.int32)
     return kernels.fill_pieces(volume, pieces, lut).reshape(labels.shape)
 
 
-def remove_small(labels: NDArray, min_size: int, ignore: int | None = None) -> Labels:
+def select(labels: Labels, wanted: NDArray[np.bool_]) -> Labels:
+    """The wanted objects, bool (N,), numbered 1.. without gaps in their order; the others become background.
+
+    >>> select(np.array([[1, 2, 0, 3]], np.int32), np.array([True, False, True]))
+    array([[1, 0, 0, 2]], dtype=int32)
+    """
+    return _numbering(np.concatenate([[False], wanted]))[labels]
+
+
+def remove_small(labels: NDArray, min_size: int) -> Labels:
     """Set objects of fewer than `min_size` pixels to background; the other label values stay.
 
     >>> remove_small(np.array([[1, 0, 2, 2]]), 2)
     array([[0, 0, 2, 2]], dtype=int32)
     """
-    return _keep(labels, areas(labels, ignore) >= min_size, ignore)
+    return _keep(labels, areas(labels) >= min_size)
 
 
-def remove_border(labels: NDArray, axes: Sequence[int] = (-2, -1), ignore: int | None = None) -> Labels:
+def remove_border(labels: NDArray, axes: Sequence[int] = (-2, -1)) -> Labels:
     """Set objects that touch the border of the image to background; the other label values stay.
 
     Args:
         labels: (Y, X) or (Z, Y, X), integers.
         axes: axes whose two ends count as border: y and x by default, `(0, 1, 2)` for all faces of a volume.
-        ignore: value of pixels that keep it.
 
     >>> remove_border(np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]]))
     array([[0, 0, 0],
            [0, 0, 0],
            [0, 0, 0]], dtype=int32)
     """
-    return _keep(labels, ~touches_border(labels, axes, ignore), ignore)
+    return _keep(labels, ~touches_border(labels, axes))
 
 
-def touches_border(labels: NDArray, axes: Sequence[int] = (-2, -1), ignore: int | None = None) -> NDArray[np.bool_]:
+def touches_border(labels: NDArray, axes: Sequence[int] = (-2, -1)) -> NDArray[np.bool_]:
     """Which objects touch the border of the image, bool (N,); `axes` as in `remove_border`.
 
     >>> touches_border(np.array([[0, 0, 0], [1, 2, 0], [0, 0, 0]]))
     array([ True, False])
     """
-    volume, largest = _volume(labels, ignore)
-    found = np.zeros(largest + 1, bool)
+    volume = _volume(labels)
+    found = np.zeros(_largest(volume) + 1, bool)
     if volume.size:
         shaped = volume.reshape(labels.shape)
         for axis in axes:
             for end in (0, -1):
-                face = np.take(shaped, end, axis=axis)
-                found[face[face != _value(ignore)]] = True
+                found[np.take(shaped, end, axis=axis)] = True
     return found[1:]
 
 
-def areas(labels: NDArray, ignore: int | None = None) -> NDArray[np.int64]:
+def areas(labels: NDArray) -> NDArray[np.int64]:
     """Pixels of every object (voxels in 3D), int64 (N,).
 
     >>> areas(np.array([[0, 1, 1, 3]]))
     array([2, 0, 1])
     """
-    volume, largest = _volume(labels, ignore)
-    return kernels.count_labels(volume.reshape(-1), largest, _value(ignore))[1:]
+    volume = _volume(labels)
+    return kernels.count_labels(volume.reshape(-1), _largest(volume))[1:]
 
 
-def diameters(labels: NDArray, ignore: int | None = None) -> NDArray[np.float64]:
+def diameters(labels: NDArray) -> NDArray[np.float64]:
     """Diameter in pixels of the disk (2D: 2·√(area/π)) or sphere (3D) as large as every object, float64 (N,).
 
     >>> diameters(np.ones((10, 10), int)).round(2)
     array([11.28])
     """
-    area = areas(labels, ignore)
+    area = areas(labels)
     return 2 * np.sqrt(area / np.pi) if labels.ndim == 2 else np.cbrt(6 * area / np.pi)
 
 
 def median_diameter(labels: NDArray, ignore: int | None = None) -> float:
     """Median of the objects' diameters in pixels (paper, Methods, "Size model"); nan without objects.
 
+    ignore: a label that is no object, such as that of pixels not annotated.
+
     >>> median_diameter(np.zeros((4, 4), int))
     nan
     """
-    found = diameters(labels, ignore)
+    found = diameters(labels if ignore is None else np.where(labels == ignore, 0, labels))
     found = found[found > 0]
     return float(np.median(found)) if found.size else float("nan")
 
 
-def boxes(labels: NDArray, ignore: int | None = None) -> NDArray[np.int64]:
+def boxes(labels: NDArray) -> NDArray[np.int64]:
     """Bounding box of every object, int64 (N, D, 2): first and one past last pixel along every axis.
 
     A label that does not occur has the empty box of zeros.
@@ -207,21 +198,21 @@ def boxes(labels: NDArray, ignore: int | None = None) -> NDArray[np.int64]:
     >>> boxes(np.array([[0, 0, 0], [0, 1, 1]])).tolist()
     [[[1, 2], [1, 3]]]
     """
-    volume, largest = _volume(labels, ignore)
-    found = kernels.find_boxes(volume, largest, _value(ignore))
-    found[found[:, 0, 1] == 0] = 0
+    volume = _volume(labels)
+    found, counts = kernels.find_boxes(volume, _largest(volume))
+    found = np.stack([found[:, :3], found[:, 3:] + 1], axis=2)
+    found[counts == 0] = 0
     return np.ascontiguousarray(found[1:, 3 - labels.ndim :])
 
 
-def boundaries(labels: NDArray, ignore: int | None = None) -> NDArray[np.bool_]:
+def boundaries(labels: NDArray) -> NDArray[np.bool_]:
     """Object pixels with a face neighbour of another value, bool, same shape; the image's edge is none.
 
     >>> boundaries(np.array([[1, 1, 0], [1, 1, 2]])).astype(int)
     array([[0, 1, 0],
            [0, 1, 1]])
     """
-    volume, _ = _volume(labels, ignore)
-    return kernels.find_boundaries(volume, _value(ignore)).reshape(labels.shape)
+    return kernels.find_boundaries(_volume(labels)).reshape(labels.shape)
 
 
 # ------------------------------------------------------------------------------------- arguments and tables
@@ -240,52 +231,33 @@ def _check(labels: NDArray) -> None:
         raise ValueError(f"labels must not be negative, found {labels.min()}; set such pixels to 0 (background)")
 
 
-def _volume(labels: NDArray, ignore: int | None) -> tuple[Labels, int]:
-    """The labels as (Z, Y, X) int32 (a view where possible) and the largest label that is not ignored."""
+def _volume(labels: NDArray) -> Labels:
+    """The labels as (Z, Y, X) int32; a view where possible."""
     _check(labels)
     if labels.size and labels.dtype.itemsize >= 4 and labels.max() > np.iinfo(np.int32).max:
         raise ValueError(f"label {labels.max()} does not fit into int32; call relabel(labels) first")
-    volume = np.ascontiguousarray(labels, np.int32).reshape((1,) * (3 - labels.ndim) + labels.shape)
-    return volume, int(kernels.largest_label(volume.reshape(-1), _value(ignore)))
+    return np.ascontiguousarray(labels, np.int32).reshape((1,) * (3 - labels.ndim) + labels.shape)
 
 
-def _value(ignore: int | None) -> int:
-    return _NONE if ignore is None else ignore
+def _largest(volume: Labels) -> int:
+    return int(volume.max(initial=0))
 
 
-def _check_room(count: int, ignore: int) -> None:
-    if count >= ignore:
-        raise ValueError(f"{count} objects do not fit below the ignored value {ignore}; use a larger one")
+def _numbering(wanted: NDArray[np.bool_]) -> Labels:
+    """Table from rank of value to new label, 0 for values that are not wanted."""
+    return np.where(wanted, np.cumsum(wanted), 0).astype(np.int32)
 
 
-def _numbering(objects: NDArray[np.bool_], ignored: NDArray[np.bool_], ignore: int | None) -> Labels:
-    """Table from rank of value to new label."""
-    wanted = objects & ~ignored
-    lut = np.where(wanted, np.cumsum(wanted), 0).astype(np.int32)
-    if ignore is not None and ignore != 0:
-        _check_room(int(wanted.sum()), ignore)
-        lut[ignored] = ignore
-    return lut
+def _keep(labels: NDArray, wanted: NDArray[np.bool_]) -> Labels:
+    lut = np.where(wanted, np.arange(1, len(wanted) + 1), 0)
+    return _mapped(_volume(labels), np.concatenate([[0], lut]).astype(np.int32)).reshape(labels.shape)
 
 
-def _keep(labels: NDArray, wanted: NDArray[np.bool_], ignore: int | None) -> Labels:
-    volume, largest = _volume(labels, ignore)
-    lut = np.zeros(largest + 1, np.int32)
-    lut[1:][wanted] = 1 + np.flatnonzero(wanted)
-    return _mapped(volume, lut, ignore).reshape(labels.shape)
+def _mapped(volume: NDArray, lut: Labels) -> Labels:
+    return kernels.map_labels(volume.reshape(-1), lut).reshape(volume.shape)
 
 
-def _mapped(volume: NDArray, lut: Labels, ignore: int | None) -> Labels:
-    return kernels.map_labels(volume.reshape(-1), lut, _value(ignore)).reshape(volume.shape)
-
-
-def _mapped_keeping(volume: Labels, pieces: NDArray, lut: Labels, ignore: int) -> Labels:
-    found = _mapped(pieces, lut, None)
-    found[volume == ignore] = ignore
-    return found
-
-
-def _pieces(volume: Labels, ignore: int | None, through: str = "corners", background: int = 0) -> tuple[NDArray, int]:
+def _pieces(volume: Labels, through: str = "corners", background: int = 0) -> tuple[NDArray, int]:
     """Number the connected pieces 1..N in the order of their first pixels, of objects or of background."""
     earlier = [step for step in product((-1, 0, 1), repeat=3) if step < (0, 0, 0)]
     if through == "faces":
@@ -293,4 +265,4 @@ def _pieces(volume: Labels, ignore: int | None, through: str = "corners", backgr
     earlier = [step for step in earlier if step[0] == 0 or volume.shape[0] > 1]
     steps = np.array(sorted(earlier, key=lambda step: (sum(map(abs, step)), step)), np.int64)
     out = np.empty(volume.shape, np.int32 if volume.size < 2**31 else np.int64)
-    return out, int(kernels.find_pieces(volume, steps, _value(ignore), background, out.reshape(-1)))
+    return out, int(kernels.find_pieces(volume, steps, background, out.reshape(-1)))

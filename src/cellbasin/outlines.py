@@ -41,7 +41,7 @@ class Outline:
         return (self.outer, *self.holes)
 
 
-def trace_outlines(labels: NDArray, ignore: int | None = None) -> list[Outline]:
+def trace_outlines(labels: NDArray) -> list[Outline]:
     """One outline for every object, or every piece of it if it has several that do not even touch at corners.
 
     Pixels that touch at a corner are connected, as everywhere in this package, so a ring may touch itself
@@ -49,7 +49,6 @@ def trace_outlines(labels: NDArray, ignore: int | None = None) -> list[Outline]:
 
     Args:
         labels: (Y, X), integers, 0 is background.
-        ignore: value of pixels that belong to no object.
 
     Returns:
         Outlines in ascending order of labels; time and memory grow with the number of pixels.
@@ -61,10 +60,10 @@ def trace_outlines(labels: NDArray, ignore: int | None = None) -> list[Outline]:
     >>> trace_outlines(np.array([[0, 7, 7], [0, 7, 7]]))[0].outer.tolist()
     [[0, 3], [2, 3], [2, 1], [0, 1]]
     """
-    return _outlines(_plane(labels, ignore), "corners")
+    return _outlines(labels, "corners")
 
 
-def trace_polygons(labels: NDArray, ignore: int | None = None) -> list[Outline]:
+def trace_polygons(labels: NDArray) -> list[Outline]:
     """Outlines whose rings never touch themselves, valid in GeoJSON; arguments as in `trace_outlines`.
 
     Parts of an object that hang together only at corners are polygons of their own, with the same label.
@@ -72,7 +71,7 @@ def trace_polygons(labels: NDArray, ignore: int | None = None) -> list[Outline]:
     >>> [one.label for one in trace_polygons(np.array([[5, 0], [0, 5]]))]
     [5, 5]
     """
-    return _outlines(_plane(labels, ignore), "faces")
+    return _outlines(labels, "faces")
 
 
 def fill_outlines(outlines: Iterable[Outline], shape: Sequence[int]) -> NDArray[np.int32]:
@@ -99,13 +98,9 @@ def fill_outlines(outlines: Iterable[Outline], shape: Sequence[int]) -> NDArray[
     return out
 
 
-def _plane(labels: NDArray, ignore: int | None) -> NDArray:
+def _outlines(labels: NDArray, through: Literal["corners", "faces"]) -> list[Outline]:
     if np.ndim(labels) != 2:
         raise ValueError(f"outlines need labels with the axes (y, x), found the shape {np.shape(labels)}")
-    return labels if ignore is None else np.where(labels == ignore, 0, labels)
-
-
-def _outlines(labels: NDArray, through: Literal["corners", "faces"]) -> list[Outline]:
     pieces = split_pieces(labels, through=through)
     points, ends, starts = _trace(pieces, int(through == "corners"))
     touching = _touching_rings(points, ends) if through == "faces" else set()

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cellbasin.dynamics import select
+from cellbasin.labels import areas, boxes, select, touches_border
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -57,8 +57,6 @@ class Segmentation:
 
 def object_table(labels: np.ndarray, probability: np.ndarray, flow_error: np.ndarray) -> dict[str, np.ndarray]:
     """Columns of `Segmentation.objects` for labels ([Z,] Y, X) numbered 1..N and one flow error each (N,)."""
-    from cellbasin.labels import areas, boxes, touches_border
-
     count = len(flow_error)
     axes = "zyx"[-labels.ndim :]
     area = areas(labels).astype(np.int64)

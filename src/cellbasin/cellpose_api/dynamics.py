@@ -9,9 +9,9 @@ import numpy as np
 
 from cellbasin.cellpose_api.arrays import unscaled
 from cellbasin.conventions import CONVENTIONS
-from cellbasin.dynamics import judge, segment_flows, select
+from cellbasin.dynamics import judge, segment_flows
 from cellbasin.flows import labels_to_flows as own_flows
-from cellbasin.labels import areas
+from cellbasin.labels import areas, select
 from cellbasin.resize import resize_labels
 
 LARGEST = 0.4  # Cellpose's default of max_size_fraction
