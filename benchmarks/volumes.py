@@ -1,8 +1,8 @@
 """Scores of volumes: both modes, with automatic diameter and with the diameter given, volume by volume.
 
-    python benchmarks/volumes.py                          all volumes (about a minute)
-    python benchmarks/volumes.py --only qcanet_8cell      some of them
-    python benchmarks/volumes.py --rival                  also the pipeline of rivals/pixels3d.py (minutes)
+    python benchmarks/volumes.py                                      all volumes (about a minute)
+    python benchmarks/volumes.py --only qcanet_8cell,stardist_img3d   some of them
+    python benchmarks/volumes.py --rival                              also the pipeline of rivals/pixels3d.py (minutes)
 
 Settings were chosen on generated volumes, qcanet_8cell and gonuclear_1135; the other volumes are scored with them.
 Each volume is scored for itself, never pooled with others: they are small and unlike.
@@ -146,7 +146,7 @@ def scores_beside_rival(name: str, image: np.ndarray, truth: np.ndarray, ours: d
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(VOLUMES), help="names of volumes")
+    parser.add_argument("--only", type=lambda text: text.split(","), default=list(VOLUMES), help="names of volumes, with commas between")
     parser.add_argument("--model", default="general", help="a shipped model or a weights file")
     parser.add_argument("--rival", action="store_true", help="also the pixel classifier of rivals/pixels3d.py")
     parser.add_argument("--out", type=Path, default=OUTPUT, help="folder for volumes.json and volumes.md")
