@@ -19,13 +19,14 @@ from pathlib import Path
 import numpy as np
 from bench import markdown, say
 from inputs import data_root
-from looks import SHOWN, log_look
+from looks import log_look
 from PIL import Image as Pillow
 from PIL import ImageDraw
 from results import RESULTS, of_model
 from trust import Trust, evaluate_with_trust, table
 
 from cellbasin.evaluation import (
+    SHOWN,
     Evaluation,
     ImageScore,
     channels_of,
@@ -38,11 +39,11 @@ from cellbasin.io.atomic import atomic
 from cellbasin.labels import boundaries
 from cellbasin.metrics import summarise
 from cellbasin.model import Model, load_model
+from cellbasin.options import NOT_ANNOTATED
 from cellbasin.version import VERSION
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "output" / "accuracy"
-IGNORE = 65535
 WORST = 10
 YELLOW, RED, GRAY = (255, 220, 0), (255, 40, 40), (90, 90, 90)
 SIDE = 512  # pixels of the fields without cells
@@ -165,8 +166,8 @@ def _picture(model: Model, record: Record, score: ImageScore, diameter: str) -> 
     predicted = model.segment(image, channels=channels, diameter=wanted).labels
     base = display(image, channels)
     left, right = base.copy(), base.copy()
-    left[truth == IGNORE] = left[truth == IGNORE] // 2 + np.uint8(GRAY[0] // 2)
-    left[boundaries(np.where(truth == IGNORE, 0, truth))] = YELLOW
+    left[truth == NOT_ANNOTATED] = left[truth == NOT_ANNOTATED] // 2 + np.uint8(GRAY[0] // 2)
+    left[boundaries(np.where(truth == NOT_ANNOTATED, 0, truth))] = YELLOW
     right[boundaries(predicted)] = RED
     gap = np.full((base.shape[0], 8, 3), 255, np.uint8)
     picture = Pillow.fromarray(np.concatenate([left, gap, right], axis=1))
@@ -180,7 +181,7 @@ def _picture(model: Model, record: Record, score: ImageScore, diameter: str) -> 
 
 def truth_count(truth: np.ndarray) -> int:
     """Annotated objects."""
-    return int(np.setdiff1d(np.unique(truth), (0, IGNORE)).size)
+    return int(np.setdiff1d(np.unique(truth), (0, NOT_ANNOTATED)).size)
 
 
 def empty_fields(model: Model, count: int) -> dict[str, list[int]]:

@@ -15,6 +15,7 @@ from upstream import export, start_ours, start_theirs
 from workers import Worker, stage
 
 from cellbasin.metrics import average_precision
+from cellbasin.network_outputs import FLOW_SCALE, logit_of
 from cellbasin.weights import HALF, PAPER, Architecture, WeightsError, load_weights
 
 THEIRS = "cellpose"
@@ -98,9 +99,8 @@ def stage_ours(folder: Path, name: str, flow: np.ndarray, probability: np.ndarra
 
 def stage_theirs(folder: Path, name: str, flow: np.ndarray, probability: np.ndarray, **more: np.ndarray) -> Path:
     """A file with maps as theirs takes them: 5 x flow and logit."""
-    inside = np.clip(probability, 1e-6, 1 - 1e-6)
-    logit = np.log(inside / (1 - inside)).astype(np.float32)
-    return stage(folder, f"{name}-theirs", maps=5 * flow, logit=logit, **more)
+    logit = logit_of(probability).astype(np.float32)
+    return stage(folder, f"{name}-theirs", maps=FLOW_SCALE * flow, logit=logit, **more)
 
 
 @dataclass

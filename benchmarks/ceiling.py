@@ -15,15 +15,15 @@ from pathlib import Path
 import numpy as np
 from bench import markdown, say
 from inputs import data_root
-from looks import SHOWN
 from results import RESULTS, load
 
 from cellbasin.dynamics import flows_to_labels
-from cellbasin.evaluation import IGNORE, Evaluation, read_pair, score_labels
+from cellbasin.evaluation import SHOWN, Evaluation, read_pair, score_labels
 from cellbasin.flows import labels_to_flows
 from cellbasin.io import read_index
 from cellbasin.labels import median_diameter
 from cellbasin.model import Model, load_model
+from cellbasin.options import NOT_ANNOTATED
 from cellbasin.resize import resize_labels
 
 OUT = Path(__file__).parent.parent / "output" / "ceiling.md"
@@ -36,7 +36,7 @@ def main() -> int:
     scores: dict[str, list] = {"true": [], "automatic": []}
     for record in read_index(data_root(), "test"):
         labels = read_pair(record)[1]
-        known = np.where(labels == IGNORE, 0, labels)
+        known = np.where(labels == NOT_ANNOTATED, 0, labels)
         true = median_diameter(known) or model.card.diameter
         for name, diameter in (("true", true), ("automatic", used[record.source, record.name])):
             best = best_labels(model, known, diameter)

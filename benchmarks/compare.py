@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 from bench import markdown, say
-from looks import SHOWN
 from results import RESULTS, MethodResult, load_all
 
+from cellbasin.evaluation import SHOWN
 from cellbasin.metrics import bootstrap_interval
 
 TABLE = Path(__file__).parent.parent / "docs" / "comparison.md"

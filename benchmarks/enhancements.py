@@ -16,9 +16,8 @@ from pathlib import Path
 
 from bench import markdown, say
 from inputs import data_root
-from looks import SHOWN
 
-from cellbasin.evaluation import evaluate
+from cellbasin.evaluation import SHOWN, evaluate
 from cellbasin.model import Model, load_model
 from cellbasin.options import FLOW_THRESHOLD, Options
 from cellbasin.training.folder import select_records

@@ -15,6 +15,7 @@ from cellbasin.generator import generate
 from cellbasin.intensity import select_channels
 from cellbasin.io import read_index
 from cellbasin.labels import median_diameter, split_pieces
+from cellbasin.options import NOT_ANNOTATED
 
 ROOT = Path(__file__).parent.parent
 CELLS_2048 = 4000
@@ -86,7 +87,7 @@ def real(size: int) -> Field | None:
             picture, labels = read_pair(record)
             pixels = select_channels(picture, channels_of(record, picture))
             used = pixels if pixels[1].any() else pixels[:1]
-            return _field(source, _to_size(used, size), _to_size(np.where(labels == 65535, 0, labels), size))
+            return _field(source, _to_size(used, size), _to_size(np.where(labels == NOT_ANNOTATED, 0, labels), size))
     return None
 
 

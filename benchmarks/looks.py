@@ -11,7 +11,6 @@ from cellbasin.model import Model
 from cellbasin.version import VERSION
 
 TEST_LOG = Path(__file__).parent.parent / "docs" / "test-log.jsonl"
-__all__ = ["SHOWN", "log_look"]
 
 
 def log_look(model: Model, found: Evaluation, diameter: str) -> None:

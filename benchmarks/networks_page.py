@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from bench import markdown
-from looks import SHOWN
 from results import RESULTS, MethodResult, load
 
-from cellbasin.evaluation import Evaluation
+from cellbasin.evaluation import SHOWN, Evaluation
 
 PAGE = Path(__file__).parent.parent / "docs" / "networks.md"
 FOLDER = RESULTS / "networks"

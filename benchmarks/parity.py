@@ -36,8 +36,8 @@ from cellbasin.io import read_index, read_labels, read_outlines_text, read_rois,
 from cellbasin.labels import median_diameter
 from cellbasin.metrics import match
 from cellbasin.model import load_model
-from cellbasin.options import FLOW_THRESHOLD, Options
-from cellbasin.prediction import FLOW_SCALE
+from cellbasin.network_outputs import FLOW_SCALE
+from cellbasin.options import FLOW_THRESHOLD, NOT_ANNOTATED, Options
 
 AGREE = 0.98
 UNJUDGED, THEIR_FLOWS = "float32 without quality control", "float32 judged by Cellpose's flows"
@@ -63,7 +63,7 @@ def samples(count: int) -> Iterator[Sample]:
     turns = [members[turn] for turn in range(5) for members in by_source.values() if turn < len(members)]
     for record in turns:
         picture, labels = read_pair(record)
-        known = np.where(labels == 65535, 0, labels)
+        known = np.where(labels == NOT_ANNOTATED, 0, labels)
         if not known.any() or labels.size * max(1.0, 30 / median_diameter(known)) ** 2 > LARGEST:
             continue
         pixels = select_channels(picture, channels_of(record, picture))

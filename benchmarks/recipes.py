@@ -28,11 +28,10 @@ from typing import Any
 import numpy as np
 from bench import markdown, say
 from inputs import data_root
-from looks import SHOWN
 from results import RESULTS
 
 from cellbasin.engines.hardware import find_hardware
-from cellbasin.evaluation import evaluate
+from cellbasin.evaluation import SHOWN, evaluate
 from cellbasin.model import load_model
 from cellbasin.training.dataset import prepare_all
 from cellbasin.training.folder import read_folder, select_records

@@ -18,11 +18,11 @@ from pathlib import Path
 import numpy as np
 from bench import markdown, say
 from inputs import data_root
-from looks import SHOWN, log_look
+from looks import log_look
 from results import RESULTS
 
 from cellbasin import size
-from cellbasin.evaluation import Evaluation, ImageScore, channels_of, evaluate, read_pair
+from cellbasin.evaluation import SHOWN, Evaluation, ImageScore, channels_of, evaluate, read_pair
 from cellbasin.intensity import select_channels
 from cellbasin.io import Record
 from cellbasin.model import Model, load_model

@@ -19,11 +19,12 @@ from bench import markdown, say
 from inputs import data_root
 
 from cellbasin.dynamics import FlowSegmentation, judge, segment_flows
-from cellbasin.evaluation import IGNORE, channels_of, read_pair, score_labels
+from cellbasin.evaluation import SHOWN, THRESHOLDS, channels_of, read_pair, score_labels
 from cellbasin.intensity import select_channels
 from cellbasin.io import Record
 from cellbasin.labels import median_diameter
 from cellbasin.model import Model, load_model
+from cellbasin.options import NOT_ANNOTATED
 from cellbasin.training.folder import select_records
 
 ROOT = Path(__file__).parent.parent
@@ -31,7 +32,7 @@ PROBABILITY = (0.3, 0.4, 0.5, 0.6, 0.7)
 FLOW = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0, np.inf)
 PAPER = (PROBABILITY.index(0.5), FLOW.index(0.4))
 FOLDS = 5
-PLACES = (0, 5, 8)  # of AP at 0.5, 0.75, 0.9
+PLACES = tuple(THRESHOLDS.index(threshold) for threshold in SHOWN)
 
 
 def main() -> int:
@@ -52,7 +53,7 @@ def main() -> int:
 def score_grid(model: Model, record: Record) -> np.ndarray:
     """AP at 0.5, 0.75 and 0.9 (probability, flow, 3) of one image with its true diameter."""
     image, truth = read_pair(record)
-    diameter = median_diameter(truth, IGNORE)
+    diameter = median_diameter(truth, NOT_ANNOTATED)
     diameter = diameter if diameter > 0 else model.card.diameter
     maps = model.predict(select_channels(image, channels_of(record, image)), diameter)
     rows = []
@@ -64,7 +65,7 @@ def score_grid(model: Model, record: Record) -> np.ndarray:
             flow_threshold=None,
             step=max(1.0, diameter / model.card.diameter),
         )
-        precisions = [score_labels(truth, kept(found, limit), ignore=IGNORE).average_precision for limit in FLOW]
+        precisions = [score_labels(truth, kept(found, limit)).average_precision for limit in FLOW]
         rows.append([[precision[place] for place in PLACES] for precision in precisions])
     return np.array(rows)
 
@@ -111,7 +112,7 @@ def cross_validated(scores: np.ndarray, sources: np.ndarray, folds: np.ndarray) 
             sources,
         ),
     ]
-    return markdown(["probability and flow error", *(f"AP@{t} images / sources" for t in (0.5, 0.75, 0.9))], rows)
+    return markdown(["probability and flow error", *(f"AP@{t} images / sources" for t in SHOWN)], rows)
 
 
 def _row(name: str, scores: np.ndarray, sources: np.ndarray) -> list[str]:

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from scipy.optimize import minimize
 
 from cellbasin.confidence import FEATURES, Calibration, calibration_error, fit, object_features
-from cellbasin.evaluation import IGNORE, are_right
+from cellbasin.evaluation import are_right
 from cellbasin.flows import labels_to_flows
 from cellbasin.generator import generate
 from cellbasin.io import Record
 from cellbasin.metrics import match
 from cellbasin.model import Model
-from cellbasin.options import Options
+from cellbasin.options import NOT_ANNOTATED, Options
 from cellbasin.results import Segmentation
 from cellbasin.training.confidence_fit import fit_confidence
 from cellbasin.weights import SHIPPED, load_weights
@@ -114,9 +114,9 @@ def test_right_objects_are_those_that_the_metric_matches() -> None:
         truth = generate("nuclei", (96, 96), diameter=16, seed=seed).labels
         found = np.roll(truth, rng.integers(0, 7, 2), (0, 1))
         truth = truth.astype(np.int64)
-        truth[:20] = IGNORE
+        truth[:20] = NOT_ANNOTATED
         counted, right = are_right(truth, found)
-        matched = match(truth, found, 0.5, IGNORE)
+        matched = match(truth, found, 0.5, NOT_ANNOTATED)
         assert right.sum() == matched.tp
         assert len(counted) == matched.tp + matched.fp
         assert set(counted[right]) == {predicted for _, predicted in matched.pairs}

@@ -14,8 +14,8 @@ from cellbasin.conventions import CONVENTIONS, plan_flipped_padded_tiles, plan_p
 from cellbasin.dynamics import flow_errors, judge, segment_flows
 from cellbasin.flows import centroid_flows, labels_to_flows
 from cellbasin.model import Model
+from cellbasin.network_outputs import FLOW_SCALE
 from cellbasin.options import Options
-from cellbasin.prediction import FLOW_SCALE
 from cellbasin.resize import sample
 from cellbasin.tiling import Blender, cut
 from cellbasin.weights import CONVENTIONS as NAMES

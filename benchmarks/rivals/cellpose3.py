@@ -25,6 +25,7 @@ import torch
 from cellpose import dynamics, models, resnet_torch, train, transforms, utils
 from images import IGNORE, Example, blanked, chances, examples, has_bright_objects, save_prediction
 
+from cellbasin.metrics import THRESHOLDS as SHOWN
 from cellbasin.metrics import average_precision
 
 RATE, DECAY, BATCH, EPOCH, TILE = 0.005, 1e-5, 8, 200, 224
@@ -32,7 +33,6 @@ WARM_EPOCHS, HALVINGS, LAST_PART = 10, 10, 1 / 6
 FEWEST = 5  # objects of a training image, as in `train_seg`
 DIAMETER = 30.0
 VALIDATED = 6  # images of each source that are looked at in training
-SHOWN = (0.5, 0.75, 0.9)
 CPU = torch.device("cpu")
 THRESHOLDS = tuple(itertools.product((-1.0, 0.0, 1.0), (0.4, 0.8, 0.0)))  # probability (a logit), flow error (0: off)
 

@@ -22,11 +22,12 @@ from bench import say
 from images import FOLDER, SPLITS, file_of
 from inputs import data_root
 
-from cellbasin.evaluation import IGNORE, channels_of, read_pair
+from cellbasin.evaluation import channels_of, read_pair
 from cellbasin.intensity import select_channels
 from cellbasin.io import Record
 from cellbasin.io.atomic import atomic
 from cellbasin.labels import median_diameter
+from cellbasin.options import NOT_ANNOTATED
 from cellbasin.training.folder import select_records
 
 NOT_FOR_TRAINING = ("sartorius",)  # as `general`, the network that rivals are compared with
@@ -53,7 +54,7 @@ def export(record: Record, path: Path) -> None:
             labels=labels.astype(np.int32),
             source=record.source,
             name=record.name,
-            diameter=median_diameter(labels, IGNORE),
+            diameter=median_diameter(labels, NOT_ANNOTATED),
         )
 
 

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cellbasin.options import NOT_ANNOTATED as IGNORE
+
 ROOT = Path(__file__).parent.parent.parent
 FOLDER = ROOT / "output" / "rivals" / "data"
 SPLITS = ("train", "validation", "test")
-IGNORE = 65535
 
 
 @dataclass(frozen=True, eq=False)

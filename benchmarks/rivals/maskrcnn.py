@@ -25,6 +25,7 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
+from cellbasin.metrics import THRESHOLDS as SHOWN
 from cellbasin.metrics import average_precision
 from cellbasin.resize import resize, resize_labels
 
@@ -35,7 +36,6 @@ PIECE, SHARED = 384, 128  # pixels of a piece, and that it shares with the next
 MOST = 600  # objects of a piece
 SCORES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 VALIDATED = 6  # images of each source that are looked at in training
-SHOWN = (0.5, 0.75, 0.9)
 SMALLEST = 15
 
 

@@ -25,6 +25,7 @@ from images import IGNORE, Example, chances, crop, examples, has_bright_objects,
 from stardist.models import Config2D, StarDist2D
 from stardist.models.model2d import StarDistData2D
 
+from cellbasin.metrics import THRESHOLDS as SHOWN
 from cellbasin.metrics import average_precision
 from cellbasin.resize import resize, resize_labels
 
@@ -32,7 +33,6 @@ BATCH, PATCH, RATE = 8, 256, 7e-4  # the paper's rate for StarDist
 SCALE = (0.5, 1.5)
 GRID, RAYS = (2, 2), 32
 WANTED = 30.0
-SHOWN = (0.5, 0.75, 0.9)
 VALIDATED = 6  # images of each source that are looked at in training
 
 

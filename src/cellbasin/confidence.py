@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellbasin.labels import areas, boundaries, touches_border
+from cellbasin.network_outputs import logit_of, sigmoid
 
 FEATURES = (
     "surely inside",  # log-odds of the mean probability
@@ -58,7 +59,7 @@ class Calibration:
         >>> Calibration(np.array([1.0]), 0.0).confidence(np.array([[0.0], [100.0]])).round(6).tolist()
         [0.5, 1.0]
         """
-        return 1 / (1 + np.exp(-np.clip(features @ self.coefficients + self.intercept, -30, 30)))
+        return sigmoid(features @ self.coefficients + self.intercept)
 
 
 def object_features(
@@ -76,7 +77,6 @@ def object_features(
     count = len(flow_error)
     area = np.maximum(areas(labels), 1).astype(np.float64)
     mean = np.bincount(labels.ravel(), probability.ravel(), minlength=count + 1)[1:] / area
-    inside = np.clip(mean, 1e-9, 1 - 1e-9)
     rim = np.where(boundaries(labels), labels, 0)
     rim_pixels = np.bincount(rim.ravel(), minlength=count + 1)[1:]
     rim_sum = np.bincount(rim.ravel(), probability.ravel(), minlength=count + 1)[1:]
@@ -85,7 +85,7 @@ def object_features(
     size = np.log(np.sqrt(4 / np.pi * area) / diameter)
     return np.column_stack(
         [
-            np.clip(np.log(inside / (1 - inside)), -_MOST_SURE, _MOST_SURE),
+            np.clip(logit_of(mean), -_MOST_SURE, _MOST_SURE),
             rim_sum / np.maximum(rim_pixels, 1),
             error,
             length,
@@ -117,7 +117,7 @@ def fit(
     ridge = np.diag([penalty] * features.shape[1] + [1e-9])
     beta = np.zeros(design.shape[1])
     for _ in range(_STEPS):
-        probability = 1 / (1 + np.exp(-np.clip(design @ beta, -30, 30)))
+        probability = sigmoid(design @ beta)
         gradient = design.T @ (weights * (probability - right)) + ridge @ beta
         curvature = (design * (weights * probability * (1 - probability))[:, None]).T @ design + ridge
         step = np.linalg.solve(curvature, gradient)

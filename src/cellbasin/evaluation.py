@@ -13,19 +13,18 @@ from typing import Any
 
 import numpy as np
 
-from cellbasin._overlap import overlap
+from cellbasin import metrics
 from cellbasin.image import Image
 from cellbasin.io import ReadError, Record, read_image, read_labels
 from cellbasin.labels import median_diameter
-from cellbasin.metrics import Interval, Scores, match, summarise
+from cellbasin.metrics import Interval, Scores, match, overlap, summarise
 from cellbasin.model import Model, Progress
-from cellbasin.options import Options
+from cellbasin.options import NOT_ANNOTATED, Options
 from cellbasin.results import Segmentation
 from cellbasin.weights import Card, Weights
 
-IGNORE = 65535  # the project's data: pixels that nobody annotated
 THRESHOLDS = tuple(round(0.5 + 0.05 * step, 2) for step in range(10))
-SHOWN = (0.5, 0.75, 0.9)
+SHOWN = metrics.THRESHOLDS  # of these, those that are told to people
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +116,7 @@ def evaluate(
     *,
     diameter: float | str = "auto",
     options: Options | None = None,
-    ignore: int | None = IGNORE,
+    ignore: int | None = NOT_ANNOTATED,
     progress: Progress | None = None,
     report: Callable[[Record, Segmentation], None] | None = None,
 ) -> Evaluation:
@@ -149,7 +148,7 @@ def evaluate(
 
 
 def score_labels(
-    truth: np.ndarray, predicted: np.ndarray, source: str = "all", name: str = "", ignore: int | None = IGNORE
+    truth: np.ndarray, predicted: np.ndarray, source: str = "all", name: str = "", ignore: int | None = NOT_ANNOTATED
 ) -> ImageScore:
     """Score predicted against true labels: integers of one shape, label numbers and gaps do not matter.
 
@@ -171,7 +170,9 @@ def score_labels(
     )
 
 
-def are_right(truth: np.ndarray, labels: np.ndarray, ignore: int | None = IGNORE) -> tuple[np.ndarray, np.ndarray]:
+def are_right(
+    truth: np.ndarray, labels: np.ndarray, ignore: int | None = NOT_ANNOTATED
+) -> tuple[np.ndarray, np.ndarray]:
     """Labels (N,) int64 of the found objects that count; whether a true object has an IoU of at least 0.5, (N,) bool.
 
     >>> are_right(np.array([[1, 1, 0, 0]]), np.array([[1, 1, 0, 2]]))

@@ -8,6 +8,7 @@ from math import inf
 from typing import Any, Literal
 
 FLOW_THRESHOLD = 0.4  # paper, Methods, "Mask quality threshold"
+NOT_ANNOTATED = 65535  # label of pixels that nobody annotated, unless the user names another
 
 
 def option(default: Any, help: str, *, unit: str = "", low: float | None = None, high: float | None = None) -> Any:

@@ -9,12 +9,12 @@ import numpy as np
 
 from cellbasin.conventions import CONVENTIONS
 from cellbasin.engines import Engine, choose_engine
+from cellbasin.network_outputs import FLOW_SCALE, sigmoid
 from cellbasin.options import Options
 from cellbasin.resize import resize
 from cellbasin.tiling import Blender, Tiling, cut, plan_tiles
 from cellbasin.weights import Weights, WeightsError
 
-FLOW_SCALE = 5.0  # the network's maps are 5 x flow (paper, "Deep neural network")
 _FEW_TILES = 9  # enough for the style of a large image
 
 Progress = Callable[[str, float], bool | None]
@@ -130,15 +130,6 @@ def _mean(maps: list[np.ndarray]) -> np.ndarray:
 def unit_length(style: np.ndarray) -> np.ndarray:
     """A mean of styles as long as each of them is (paper: "a norm of 1 for every image")."""
     return np.asarray(style / max(float(np.linalg.norm(style)), 1e-12), np.float32)
-
-
-def sigmoid(logit: np.ndarray) -> np.ndarray:
-    """In place, without overflow."""
-    np.clip(logit, -30, 30, out=logit)
-    np.negative(logit, out=logit)
-    np.exp(logit, out=logit)
-    logit += 1
-    return np.reciprocal(logit, out=logit)
 
 
 def tell(progress: Progress | None, stage: str, part: float) -> None:

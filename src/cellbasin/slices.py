@@ -12,9 +12,10 @@ from functools import partial
 
 import numpy as np
 
+from cellbasin.network_outputs import FLOW_SCALE, sigmoid
 from cellbasin.options import Options
 from cellbasin.parallel import parallel_map
-from cellbasin.prediction import FLOW_SCALE, Maps, Predictor, sigmoid, unit_length
+from cellbasin.prediction import Maps, Predictor, unit_length
 from cellbasin.resize import linear_taps
 from cellbasin.scratch import Allocate, in_memory
 from cellbasin.tiling import Tiling

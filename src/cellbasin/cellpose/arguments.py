@@ -4,6 +4,7 @@ have no effect, or refused; unknown ones are errors."""
 from __future__ import annotations
 
 import argparse
+import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -171,6 +172,15 @@ def judged_by(flow_threshold: float) -> dict[str, Any]:
     ({}, {'min_confidence': 0, 'flow_threshold': 0.8}, {'min_confidence': 0, 'flow_threshold': 0})
     """
     return {} if flow_threshold == FLOW_THRESHOLD else {"min_confidence": 0, "flow_threshold": max(flow_threshold, 0)}
+
+
+def probability_threshold(logit: float) -> float:
+    """The threshold of probability that Cellpose's, a logit, stands for.
+
+    >>> probability_threshold(0.0)
+    0.5
+    """
+    return 1 / (1 + math.exp(-min(max(logit, -50.0), 50.0)))
 
 
 def _method(group: Any) -> None:

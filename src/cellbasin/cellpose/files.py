@@ -21,9 +21,9 @@ from cellbasin.io import (
     write_rois,
     write_seg,
 )
+from cellbasin.network_outputs import FLOW_SCALE
 from cellbasin.results import Segmentation
 
-_FLOW_SCALE = 5.0  # Cellpose's flows are five times the unit vectors
 _RED = (255, 0, 0)
 
 
@@ -79,7 +79,7 @@ def write_results(result: Segmentation, image: Image, where: Places, given: Name
         _write_picture(path("outlines", f"_outlines{suffix}.png"), _outlined(image, labels))
     if given.save_flows and flat:
         _write_tiff(path("flows", f"_flows{suffix}.tif"), flow_colours(result.flow).astype(np.uint16) * 257)
-        _write_tiff(path("flows", f"_dP{suffix}.tif"), (_FLOW_SCALE * result.flow).astype(np.float32))
+        _write_tiff(path("flows", f"_dP{suffix}.tif"), (FLOW_SCALE * result.flow).astype(np.float32))
     if given.save_mpl and flat:
         _write_picture(path(".", f"_cp_output{suffix}.png"), overlay(_shown(image), labels))
     if given.save_rois and flat:

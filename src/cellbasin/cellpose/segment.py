@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cellbasin.cellpose.arguments import UsageError, judged_by
+from cellbasin.cellpose.arguments import UsageError, judged_by, probability_threshold
 from cellbasin.cellpose.files import places, write_results
 from cellbasin.cellpose.images import chosen, list_images, read
 from cellbasin.cellpose.networks import find_network
@@ -66,7 +66,7 @@ def options_from(given: Namespace) -> Options:
     options = Options(
         diameter=given.diameter or None,
         augment=given.augment,
-        probability_threshold=1 / (1 + math.exp(-min(max(given.cellprob_threshold, -50.0), 50.0))),
+        probability_threshold=probability_threshold(given.cellprob_threshold),
         **judged_by(given.flow_threshold),
         min_size=max(given.min_size, 0),
     )

@@ -24,6 +24,7 @@ from cellbasin.cellpose.images import list_images
 from cellbasin.cellpose.networks import find_network
 from cellbasin.cli.console import DONE
 from cellbasin.io import ReadError, Record, atomic, read_labels
+from cellbasin.options import NOT_ANNOTATED
 
 if TYPE_CHECKING:
     from cellbasin.training.dataset import Annotated
@@ -171,7 +172,7 @@ def trained(
 def _own_diameter(image: Annotated) -> float:
     from cellbasin.labels import median_diameter
 
-    return median_diameter(image.labels, 65535)
+    return median_diameter(image.labels, NOT_ANNOTATED)
 
 
 def _files(weights: Weights, name: str, start: Weights | None) -> dict[str, bytes]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from cellbasin.network_outputs import FLOW_SCALE, sigmoid
+
 _CHANNELS = 5  # an axis up to this long can be channels where nothing else is said
 
 
@@ -45,8 +47,7 @@ def arranged(x: np.ndarray, channel_axis: int | None, z_axis: int | None, *, vol
 
 def unscaled(flow: object, logit: object) -> tuple[np.ndarray, np.ndarray]:
     """Unit vectors and probability, float32, of a network's flows (5 times unit vectors) and logits."""
-    bounded = np.clip(np.asarray(logit, np.float32), -30, 30)
-    return (np.asarray(flow, np.float32) / 5).astype(np.float32), (1 / (1 + np.exp(-bounded))).astype(np.float32)
+    return np.asarray(flow, np.float32) / np.float32(FLOW_SCALE), sigmoid(np.array(logit, np.float32))
 
 
 def _kept(shape: tuple[int, ...], letters: list[str]) -> list[int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from cellbasin.cellpose.arguments import probability_threshold
 from cellbasin.cellpose_api.arrays import unscaled
 from cellbasin.conventions import CONVENTIONS
 from cellbasin.dynamics import judge, segment_flows
@@ -70,11 +71,10 @@ def compute_masks(
     """Masks from a network's flows (5 times unit vectors) and logits; max_size_fraction as of `not_too_large`."""
     flow, probability = unscaled(dP, cellprob)
     conventions = CONVENTIONS["cellpose"]
-    threshold = 1 / (1 + np.exp(-float(np.clip(cellprob_threshold, -30, 30))))
     found = segment_flows(
         flow,
         probability,
-        probability_threshold=float(threshold),
+        probability_threshold=probability_threshold(cellprob_threshold),
         flow_threshold=None,
         min_size=max(min_size, 0),
         steps=max(int(niter or 200), 1),

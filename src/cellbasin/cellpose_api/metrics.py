@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from cellbasin import metrics as own
+from cellbasin.network_outputs import FLOW_SCALE
 
 
 def average_precision(
@@ -69,7 +70,7 @@ def flow_error(maski: np.ndarray, dP_net: np.ndarray, device: Any = None) -> tup
     from cellbasin.flows import labels_to_flows
 
     labels = _labels(maski)
-    return flow_errors(labels, (np.asarray(dP_net) / 5).astype(np.float32)), labels_to_flows(labels)
+    return flow_errors(labels, (np.asarray(dP_net) / FLOW_SCALE).astype(np.float32)), labels_to_flows(labels)
 
 
 def _labels(masks: Any) -> np.ndarray:

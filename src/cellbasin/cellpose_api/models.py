@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
-from cellbasin.cellpose.arguments import judged_by
+from cellbasin.cellpose.arguments import judged_by, probability_threshold
 from cellbasin.cellpose.networks import STAND_INS, find_network
 from cellbasin.cellpose_api.arrays import arranged, picked
 from cellbasin.cellpose_api.core import use_gpu
@@ -18,11 +17,11 @@ from cellbasin.foreign import open_weights
 from cellbasin.image import Image
 from cellbasin.io import flow_colours
 from cellbasin.model import Model, load_model
+from cellbasin.network_outputs import FLOW_SCALE, logit_of
 from cellbasin.options import Options
 from cellbasin.results import Segmentation
 
 MODEL_NAMES = [*STAND_INS[:-1]]
-_SCALE = 5.0  # Cellpose's flows are five times the unit vectors
 _NEUTRAL = {
     "lowhigh": None,
     "percentile": (1, 99),
@@ -205,7 +204,7 @@ def _one(
         diameter=float(diameter) if diameter else None,
         channels=tuple(range(len(pixels))),
         augment=augment,
-        probability_threshold=1 / (1 + math.exp(-min(max(logit, -50.0), 50.0))),
+        probability_threshold=probability_threshold(logit),
         **judged_by(flow_threshold or 0),
         min_size=max(min_size, 0),
         overlap=tile_overlap,
@@ -237,8 +236,7 @@ def _plane_by_plane(segment: Callable[[Image], Segmentation], pixels: np.ndarray
 
 def _as_cellpose(result: Segmentation, compute_masks: bool) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
     labels = result.labels.astype(np.uint16 if result.labels.max(initial=0) < 65535 else np.uint32)
-    inside = np.clip(result.probability.astype(np.float64), 1e-6, 1 - 1e-6)
-    logit = np.log(inside / (1 - inside)).astype(np.float32)
+    logit = logit_of(result.probability).astype(np.float32)
     in_plane = result.flow[-2:]
     colours = (
         flow_colours(in_plane)
@@ -246,7 +244,7 @@ def _as_cellpose(result: Segmentation, compute_masks: bool) -> tuple[np.ndarray,
         else np.stack([flow_colours(in_plane[:, z]) for z in range(in_plane.shape[1])])
     )
     masks = labels if compute_masks else np.zeros(0)
-    return masks, [colours, (_SCALE * result.flow).astype(np.float32), logit], result.style
+    return masks, [colours, (FLOW_SCALE * result.flow).astype(np.float32), logit], result.style
 
 
 def _check_normalize(normalize: bool | Mapping[str, Any]) -> None:

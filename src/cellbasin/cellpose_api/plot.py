@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 
 from cellbasin.io import display, flow_colours, overlay
+from cellbasin.network_outputs import FLOW_SCALE
 
 
 def dx_to_circ(dP: np.ndarray) -> np.ndarray:
     """Direction of a flow (2, Y, X) as colour, its length (5 is full) as brightness: uint8 (Y, X, 3)."""
-    return flow_colours(np.asarray(dP, np.float32) / 5)
+    return flow_colours(np.asarray(dP, np.float32) / FLOW_SCALE)
 
 
 def mask_rgb(masks: np.ndarray, colors: np.ndarray | None = None) -> np.ndarray:

@@ -13,6 +13,7 @@ from cyclopts import Parameter, Token
 
 from cellbasin.cli.console import DONE, Bar, CommandError, table, write_json
 from cellbasin.cli.flags import EvaluateFlags, JsonOption, ModelFlags, ModelOption, options_from, words
+from cellbasin.options import NOT_ANNOTATED
 
 if TYPE_CHECKING:
     from cellbasin.evaluation import Evaluation
@@ -24,8 +25,6 @@ EXAMPLES = """Examples:
   cellbasin evaluate dataset --split validation
   cellbasin evaluate dataset --split test --json scores.json --save predictions
   cellbasin evaluate folder_of_pairs --split all --diameter true --model mine.safetensors"""
-
-_SHOWN = (0.5, 0.75, 0.9)
 
 
 def _diameter(type_: Any, tokens: Sequence[Token]) -> float | str:
@@ -83,7 +82,7 @@ def evaluate(  # noqa: PLR0913
         words("NAME[,...]", "Only these sources."),
     ] = (),
     limit: Annotated[int | None, Parameter(metavar="N", help="At most so many images of each source.")] = None,
-    ignore: IgnoreOption = 65535,
+    ignore: IgnoreOption = NOT_ANNOTATED,
     json_file: JsonOption = None,
     save: Annotated[Path | None, Parameter(metavar="DIR", help="Folder for the label images that were found.")] = None,
     log: Annotated[
@@ -131,20 +130,24 @@ def _changed(options: Options) -> dict[str, Any]:
 
 def report_text(found: Evaluation) -> str:
     """The table that is printed: a line for each source, the means below."""
+    from cellbasin.evaluation import SHOWN
+
     timed = any(math.isfinite(image.seconds) for image in found.images)
     header = ["source", "images", "AP@0.5", "AP@0.75", "AP@0.9", "TP", "FP", "FN", "|log2 d|"] + ["s/image"] * timed
     rows = [_row(source, found.of(source).summary(), found.thresholds, timed) for source in found.sources]
     rows.append(_row("all", found.summary(), found.thresholds, timed))
     lines = [table(header, rows), "TP, FP and FN are those of AP@0.5.", ""]
     for number, title in enumerate(("mean over images", "mean over sources with at least 5 images")):
-        means = [found.at(threshold)[number] for threshold in _SHOWN]
-        told = "  ".join(f"AP@{t:g} {mean}" for t, mean in zip(_SHOWN, means, strict=True))
+        means = [found.at(threshold)[number] for threshold in SHOWN]
+        told = "  ".join(f"AP@{t:g} {mean}" for t, mean in zip(SHOWN, means, strict=True))
         lines.append(f"{title}: {told}" if math.isfinite(means[0].mean) else f"{title}: there is none")
     return "\n".join(lines)
 
 
 def _row(name: str, summary: dict[str, Any], thresholds: Sequence[float], timed: bool) -> list[str]:  # noqa: FBT001
-    places = [list(thresholds).index(threshold) for threshold in _SHOWN]
+    from cellbasin.evaluation import SHOWN
+
+    places = [list(thresholds).index(threshold) for threshold in SHOWN]
     values = [f"{summary['average_precision'][place]:.3f}" for place in places]
     counts = [str(summary[key][places[0]]) for key in ("tp", "fp", "fn")]
     last = [_number(summary["median_abs_log2_diameter"])] + [_number(summary["seconds_per_image"])] * timed
@@ -171,7 +174,9 @@ def _reporter(save: Path | None, bar: Bar, first: dict[str, Any]) -> Callable[[R
 
 
 def _short(found: Evaluation) -> dict[str, Any]:
-    images, sources = zip(*(found.at(threshold) for threshold in _SHOWN), strict=True)
+    from cellbasin.evaluation import SHOWN
+
+    images, sources = zip(*(found.at(threshold) for threshold in SHOWN), strict=True)
     return {
         "images": len(found.images),
         "ap_over_images": [round(interval.mean, 4) for interval in images],

@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from cellbasin.cli.console import DONE, Bar, CommandError, write_json
 from cellbasin.cli.evaluate import IgnoreOption, report_text
 from cellbasin.cli.flags import JsonOption
+from cellbasin.options import NOT_ANNOTATED
 
 EXAMPLES = """Examples:
   cellbasin score truth_masks.tif found_masks.tif
@@ -23,7 +24,7 @@ def score(
         Parameter(name="PREDICTED", help="Label image to score, or a folder of them with the same names."),
     ],
     *,
-    ignore: IgnoreOption = 65535,
+    ignore: IgnoreOption = NOT_ANNOTATED,
     json_file: JsonOption = None,
 ) -> int:
     """Score label images: average precision at IoU 0.5, 0.75 and 0.9, object counts and sizes.

@@ -13,13 +13,12 @@ from typing import Any
 
 import numpy as np
 
+from cellbasin.network_outputs import FLOW_SCALE, logit_of, sigmoid
 from cellbasin.pickles import PickleError, load_npy
 
 from .atomic import atomic
 from .errors import ReadError
 from .overlay import flow_colours
-
-_UPSTREAM_FLOW = 5.0  # Cellpose stores flows as its network gives them, five times the unit vectors
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,8 +148,7 @@ def _maps(flows: Any, shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.nda
     """Flow and probability out of Cellpose's list, whose last item holds the network's own numbers."""
     for item in reversed(flows if isinstance(flows, list) else []):
         if isinstance(item, np.ndarray) and item.dtype.kind == "f" and item.shape == (len(shape) + 1, *shape):
-            logit = np.clip(item[-1].astype(np.float32), -30, 30)
-            return item[:-1].astype(np.float32) / np.float32(_UPSTREAM_FLOW), 1 / (1 + np.exp(-logit))
+            return item[:-1].astype(np.float32) / np.float32(FLOW_SCALE), sigmoid(item[-1].astype(np.float32))
     return None, None
 
 
@@ -201,12 +199,11 @@ def _upstream_flows(flow: np.ndarray, probability: np.ndarray) -> list[Any]:
     """Colours of the flow in planes, probability, flow across planes, nothing, and the network's own numbers."""
     planes = np.moveaxis(flow[-2:].reshape(2, -1, *flow.shape[-2:]), 1, 0)
     colours = np.stack([flow_colours(plane) for plane in planes])
-    inside = np.clip(probability, 1e-6, 1 - 1e-6)
     shown = np.rint(255 * np.clip(probability, 0, 1)).astype(np.uint8)
     across = np.zeros(shown.shape, np.uint8)
     if len(flow) == 3:
-        across = np.clip(_UPSTREAM_FLOW * flow[0] / 10 * 127 + 127, 0, 255).astype(np.uint8)
-    raw = np.concatenate([_UPSTREAM_FLOW * flow, np.log(inside / (1 - inside))[None]]).astype(np.float32)
+        across = np.clip(FLOW_SCALE * flow[0] / 10 * 127 + 127, 0, 255).astype(np.uint8)
+    raw = np.concatenate([FLOW_SCALE * flow, logit_of(probability)[None]]).astype(np.float32)
     if len(flow) == 2:
         shown, across = shown[None], across[None]
     return [colours, shown, across, [], raw]

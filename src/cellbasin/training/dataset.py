@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cellbasin.flows import labels_to_flows
+from cellbasin.options import NOT_ANNOTATED
 from cellbasin.parallel import parallel_map
 from cellbasin.resize import resize, resize_labels
 
@@ -73,7 +74,7 @@ def cache_folder() -> Path:
     return Path(base) / "cellbasin" / "training"
 
 
-def prepare(annotated: Annotated, ignore: int = 65535) -> TrainingImage:
+def prepare(annotated: Annotated, ignore: int = NOT_ANNOTATED) -> TrainingImage:
     """Shrink, compute flows and collect what sampling needs; taken from the cache if the same content was seen before.
 
     Raises ValueError when image and labels differ in size.
@@ -92,7 +93,7 @@ def prepare(annotated: Annotated, ignore: int = 65535) -> TrainingImage:
 
 def prepare_all(
     images: Sequence[Callable[[], Annotated]],
-    ignore: int = 65535,
+    ignore: int = NOT_ANNOTATED,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[TrainingImage]:
     """Prepare images that are read one by one by the given functions."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from cellbasin.engines import EngineError
 from cellbasin.engines.calibration import calibrate
-from cellbasin.evaluation import Evaluation, evaluate
+from cellbasin.evaluation import SHOWN, Evaluation, evaluate
 from cellbasin.io import Record
 from cellbasin.metrics import average_precision
 from cellbasin.model import Model
@@ -96,4 +96,4 @@ def _score(weights: Weights, records: Sequence[Record], precision: str) -> tuple
 
 
 def _summary(evaluation: Evaluation) -> dict[str, float]:
-    return {f"ap_at_{t}": round(evaluation.at(t)[0].mean, 4) for t in (0.5, 0.75, 0.9)}
+    return {f"ap_at_{t}": round(evaluation.at(t)[0].mean, 4) for t in SHOWN}

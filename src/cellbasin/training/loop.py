@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cellbasin.network import Network, build
+from cellbasin.network_outputs import FLOW_SCALE
 from cellbasin.training.dataset import TrainingImage
 from cellbasin.training.recipe import Recipe
 from cellbasin.training.sampling import Batches, Stage
 from cellbasin.weights import Architecture, Card, Weights, save_weights
 
-FLOW_SCALE = 5.0  # paper, "Deep neural network": balances the two losses
 _LOG_EVERY = 50
 _SAVE_EVERY = 180.0  # seconds
 _LONGEST_STEP = 10.0  # seconds; more means that the process was paused

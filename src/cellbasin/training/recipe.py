@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from cellbasin.options import NOT_ANNOTATED
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -38,7 +40,7 @@ class Recipe:
     validation: float = 0.12
     exclude: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
-    ignore_label: int = 65535
+    ignore_label: int = NOT_ANNOTATED
     # geometry
     scale: tuple[float, float] = (0.75, 1.25)
     wide_scale: tuple[float, float] = (0.5, 2.0)

@@ -19,6 +19,7 @@ from cellbasin.image import Image
 from cellbasin.intensity import select_channels
 from cellbasin.labels import median_diameter
 from cellbasin.model import Model
+from cellbasin.options import NOT_ANNOTATED
 from cellbasin.training.dataset import Annotated
 from cellbasin.weights import Weights
 
@@ -34,7 +35,7 @@ _LEAST_SPREAD = 1e-3  # of a number of the style; one that hardly varies must no
 
 
 def fit_size_model(
-    weights: Weights, images: Sequence[Callable[[], Annotated]], ignore: int = 65535, seed: int = 0
+    weights: Weights, images: Sequence[Callable[[], Annotated]], ignore: int = NOT_ANNOTATED, seed: int = 0
 ) -> Weights:
     """The weights with a size model in their card, fitted on annotated training images (read when needed)."""
     rng = np.random.default_rng(seed)
@@ -43,7 +44,7 @@ def fit_size_model(
     taken: dict[str, int] = defaultdict(int)
     for index in rng.permutation(len(images)):
         annotated = images[index]()
-        diameter = median_diameter(np.where(annotated.labels == ignore, 0, annotated.labels))
+        diameter = median_diameter(annotated.labels, ignore)
         if taken[annotated.source] >= _PER_SOURCE or not np.isfinite(diameter):
             continue
         taken[annotated.source] += 1
