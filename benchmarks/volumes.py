@@ -146,7 +146,9 @@ def scores_beside_rival(name: str, image: np.ndarray, truth: np.ndarray, ours: d
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", type=lambda text: text.split(","), default=list(VOLUMES), help="names of volumes, with commas between")
+    parser.add_argument(
+        "--only", type=lambda text: text.split(","), default=list(VOLUMES), help="names of volumes, with commas between"
+    )
     parser.add_argument("--model", default="general", help="a shipped model or a weights file")
     parser.add_argument("--rival", action="store_true", help="also the pixel classifier of rivals/pixels3d.py")
     parser.add_argument("--out", type=Path, default=OUTPUT, help="folder for volumes.json and volumes.md")

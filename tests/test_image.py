@@ -1,10 +1,8 @@
-import doctest
 from dataclasses import FrozenInstanceError
 
 import numpy as np
 import pytest
 
-import cellbasin.image
 from cellbasin.image import Image, as_image
 
 
@@ -159,7 +157,3 @@ def test_wrong_voxel_sizes(size):
 
 def test_voxel_size_of_a_stack():
     assert Image(np.zeros((5, 20, 30)), "ZYX", (2.0, 0.5, 0.5)).voxel_size == (2.0, 0.5, 0.5)
-
-
-def test_the_examples_in_the_documentation():
-    assert doctest.testmod(cellbasin.image).failed == 0

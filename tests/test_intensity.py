@@ -1,4 +1,3 @@
-import doctest
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -7,7 +6,6 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-import cellbasin.intensity
 from cellbasin import intensity
 from cellbasin.image import Image
 from cellbasin.intensity import apply_range, normalisation_range, normalise, select_channels
@@ -186,7 +184,3 @@ def test_other_wrong_channels():
     for channels in ((), (0, 1, 2)):
         with pytest.raises(ValueError, match="expected PRIMARY or PRIMARY,NUCLEAR"):
             select_channels(picture("CYX", (3, 20, 30)), channels)
-
-
-def test_the_examples_in_the_documentation():
-    assert doctest.testmod(cellbasin.intensity).failed == 0

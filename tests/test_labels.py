@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -27,10 +25,6 @@ def noise_labels(shape: tuple[int, ...], seed: int, top: int = 4) -> np.ndarray:
 def same_partition(a: np.ndarray, b: np.ndarray) -> bool:
     pairs = np.unique(np.stack([a.ravel(), b.ravel()]), axis=1)
     return len(set(pairs[0])) == pairs.shape[1] == len(set(pairs[1]))
-
-
-def test_doctests():
-    assert doctest.testmod(lb).failed == 0
 
 
 @settings(deadline=None, max_examples=150)

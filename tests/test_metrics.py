@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import time
 
 import numpy as np
@@ -14,7 +13,7 @@ from scipy import ndimage
 from stardist import matching as reference
 from stardist.data import test_image_nuclei_2d as nuclei_2d
 
-from cellbasin import _overlap, metrics
+from cellbasin import metrics
 
 THRESHOLDS = (0.1, 0.2, 0.25, 0.3, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.75, 0.8, 0.9, 0.95)
 
@@ -64,10 +63,6 @@ def assert_same(found: metrics.Match, expected, tolerance: float = 1e-9) -> None
     for name in ("precision", "recall", "f1", "mean_matched_score", "mean_true_score", "panoptic_quality"):
         assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=tolerance)
     assert found.average_precision == pytest.approx(expected.accuracy, abs=tolerance)
-
-
-def test_doctests():
-    assert doctest.testmod(metrics).failed == doctest.testmod(_overlap).failed == 0
 
 
 @pytest.mark.parametrize("seed", range(12))

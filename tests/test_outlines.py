@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import doctest
 import time
 
 import numpy as np
@@ -35,10 +34,6 @@ def slow_fill(found: list[ol.Outline], shape: tuple[int, int]) -> np.ndarray:
             inside ^= measure.points_in_poly(centres, ring)
         out[inside.reshape(shape)] = one.label
     return out
-
-
-def test_doctests():
-    assert doctest.testmod(ol).failed == 0
 
 
 @settings(deadline=None, max_examples=200)

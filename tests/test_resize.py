@@ -1,12 +1,9 @@
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-import cellbasin.resize
 from cellbasin.resize import resize, resize_labels
 
 lengths = st.integers(1, 90)
@@ -126,7 +123,3 @@ def test_errors(function, array, shape, words):
 def test_wrong_dtypes(dtype):
     with pytest.raises(TypeError, match="dtype"):
         resize(np.zeros((4, 4), dtype), (2, 2))
-
-
-def test_the_examples_in_the_documentation():
-    assert doctest.testmod(cellbasin.resize).failed == 0

@@ -1,11 +1,8 @@
-import doctest
-
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-import cellbasin.tiling
 from cellbasin.tiling import Blender, cut, flip_tiles, plan_flipped_tiles, plan_tiles, unflip_maps
 
 shapes = st.tuples(st.integers(1, 700), st.integers(1, 900))
@@ -256,7 +253,3 @@ def test_wrong_shapes_and_tiles():
     for wrong in (0, 4, -1):
         with pytest.raises(ValueError, match="each of the 4 tiles once"):
             blender.add(tile, [wrong])
-
-
-def test_the_examples_in_the_documentation():
-    assert doctest.testmod(cellbasin.tiling).failed == 0

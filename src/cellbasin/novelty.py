@@ -57,8 +57,9 @@ class Novelty:
 def choose_prototypes(styles: NDArray[np.float32], count: int) -> NDArray[np.float32]:
     """At most `count` of the styles (N, S) that are never far from any: each the farthest from those before it.
 
-    >>> choose_prototypes(np.array([[1, 0], [0.9, 0.1], [0, 1]], np.float32), 2).round(1).tolist()
-    [[1.0, 0.1], [0.0, 1.0]]
+    >>> choose_prototypes(np.array([[1, 0], [0.9, 0.1], [0, 1]], np.float32), 2).round(1)
+    array([[1. , 0.1],
+           [0. , 1. ]], dtype=float32)
     """
     styles = _unit(np.unique(styles, axis=0))
     chosen = [int((styles @ styles.mean(axis=0)).argmax())]

@@ -116,7 +116,7 @@ def load_weights(name_or_path: str | Path) -> Weights:
 
     >>> load_weights("no-such-model")
     Traceback (most recent call last):
-    cellbasin.weights.WeightsError: found no model and no file 'no-such-model' ...
+    cellbasin.weights.WeightsError: found no model and no file 'no-such-model'; expected ...
     """
     path = find_model(name_or_path)
     try:
