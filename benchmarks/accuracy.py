@@ -25,6 +25,7 @@ from PIL import ImageDraw
 from results import RESULTS, of_model
 from trust import Trust, evaluate_with_trust, table
 
+from cellbasin.atomic import atomic
 from cellbasin.evaluation import (
     SHOWN,
     Evaluation,
@@ -35,7 +36,6 @@ from cellbasin.evaluation import (
 )
 from cellbasin.generator import generate
 from cellbasin.io import Record, display, read_index
-from cellbasin.io.atomic import atomic
 from cellbasin.labels import boundaries
 from cellbasin.metrics import summarise
 from cellbasin.model import Model, load_model

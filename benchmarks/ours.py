@@ -95,11 +95,7 @@ def random_weights(path: str, network: str, seed: int) -> None:
 
     torch.manual_seed(seed)
     architecture = {"paper": PAPER, "half": HALF}[network]
-    tensors = {
-        key: _plausible(key, value.numpy(), seed)
-        for key, value in Network(architecture).state_dict().items()
-        if not key.endswith("num_batches_tracked")
-    }
+    tensors = {key: _plausible(key, value, seed) for key, value in Network(architecture).tensors().items()}
     scores = {"precisions": ["float32", "bf16", "int8"]}
     card = Card(f"random {network}", architecture, scores=scores)
     ranges = dict.fromkeys(_points(Weights(card, tensors, "")), 4.0)
@@ -123,7 +119,7 @@ def _plausible(key: str, value: np.ndarray, seed: int) -> np.ndarray:
         return rng.normal(0, 0.2, value.shape).astype(np.float32)
     if key.endswith("norm.weight"):
         return rng.uniform(0.5, 1.5, value.shape).astype(np.float32)
-    return value.astype(np.float32)
+    return value
 
 
 def _channels(image: np.ndarray) -> tuple[int, ...]:

@@ -15,9 +15,9 @@ from typing import Any
 
 from trust import Trust
 
+from cellbasin.atomic import atomic
 from cellbasin.engines.hardware import find_hardware
 from cellbasin.evaluation import THRESHOLDS, Evaluation, ImageScore
-from cellbasin.io.atomic import atomic
 from cellbasin.model import Model
 from cellbasin.version import VERSION
 

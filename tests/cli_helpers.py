@@ -43,13 +43,11 @@ def run(capsys: pytest.CaptureFixture[str]) -> Run:
 def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights file of a tiny network that has learnt nothing: quick, and good for all but the masks."""
     torch = pytest.importorskip("torch")
-    from cellbasin.network import build
+    from cellbasin.network import Network
 
     torch.manual_seed(0)
-    network = build(SMALL).eval()
-    tensors = {k: v.float().numpy() for k, v in network.state_dict().items() if "num_batches" not in k}
     path = tmp_path_factory.mktemp("models") / "small.safetensors"
-    save_weights(path, Card("small", SMALL, licence="CC0-1.0"), tensors)
+    save_weights(path, Card("small", SMALL, licence="CC0-1.0"), Network(SMALL).tensors())
     return path
 
 

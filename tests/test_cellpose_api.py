@@ -11,10 +11,10 @@ import tifffile
 import cellbasin
 from cellbasin.cellpose_api import core, dynamics, io, metrics, models, plot, train, transforms, utils
 from cellbasin.cellpose_api.arrays import arranged, picked
-from cellbasin.engines.shapes import tensor_shapes
 from cellbasin.foreign import exported
 from cellbasin.generator import generate
 from cellbasin.io import ReadError, read_seg
+from cellbasin.tensor_shapes import tensor_shapes
 from cellbasin.weights import Architecture, Card, Weights
 
 

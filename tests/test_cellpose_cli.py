@@ -24,12 +24,12 @@ from cellbasin.cellpose.files import places
 from cellbasin.cellpose.images import chosen, list_images
 from cellbasin.cellpose.networks import find_network
 from cellbasin.cellpose.training import _Lines
-from cellbasin.engines.shapes import tensor_shapes
 from cellbasin.foreign import exported, open_weights
 from cellbasin.generator import generate
 from cellbasin.image import Image
 from cellbasin.io import ReadError, read_labels, read_outlines_text, read_rois
 from cellbasin.outlines import trace_outlines
+from cellbasin.tensor_shapes import tensor_shapes
 from cellbasin.training.recipe import RECIPES
 from cellbasin.weights import Architecture, Weights, load_weights
 

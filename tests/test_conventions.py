@@ -29,13 +29,11 @@ SMALL = Architecture(channels=(3, 4), stem=1, refine=0)
 
 
 def weights(**changes: object) -> Weights:
-    from cellbasin.network import build
+    from cellbasin import network
 
     torch.manual_seed(1)
-    network = build(SMALL)
-    tensors = {k: v.float().numpy() for k, v in network.state_dict().items() if "num_batches" not in k}
     card = Card("small", SMALL, conventions="cellpose", scores={"precisions": ["float32"]})
-    return Weights(replace(card, **changes), tensors, "")  # type: ignore[arg-type]
+    return Weights(replace(card, **changes), network.Network(SMALL).tensors(), "")  # type: ignore[arg-type]
 
 
 def bilinear(maps: np.ndarray, shape: tuple[int, int]) -> np.ndarray:

@@ -25,7 +25,7 @@ from cellbasin.engines import (
 from cellbasin.engines.calibration import calibrate
 from cellbasin.engines.openvino import OpenVINOEngine
 from cellbasin.engines.torch import TorchEngine
-from cellbasin.network import build
+from cellbasin.network import Network
 from cellbasin.weights import HALF, PAPER, Architecture, Card, Weights, load_weights, save_weights
 
 torch.set_num_threads(1)  # waits less than two on a busy machine
@@ -41,7 +41,7 @@ ARCHITECTURES = {
 def random_weights(architecture: Architecture, seed: int = 0) -> Weights:
     """Weights whose batch norms have seen data and are far from the identity."""
     torch.manual_seed(seed)
-    network = build(architecture)
+    network = Network(architecture).eval()
     with torch.no_grad():
         for module in network.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
@@ -51,8 +51,7 @@ def random_weights(architecture: Architecture, seed: int = 0) -> Weights:
         network.train()
         for _ in range(4):
             network(torch.rand(2, architecture.inputs, 64, 64))
-    tensors = {k: v.numpy() for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
-    return Weights(Card("random", architecture), tensors, "")
+    return Weights(Card("random", architecture), network.tensors(), "")
 
 
 def random_tiles(*shape: int, seed: int = 1) -> np.ndarray:

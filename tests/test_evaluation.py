@@ -179,10 +179,10 @@ def test_labels_of_another_size_are_refused(records: list[Record]) -> None:
 
 def test_a_network_in_training_is_scored(records: list[Record]) -> None:
     pytest.importorskip("torch")
-    from cellbasin.network import build
+    from cellbasin.network import Network
     from cellbasin.weights import Architecture
 
-    network = build(Architecture(channels=(4, 8), stem=2, refine=0)).eval()
+    network = Network(Architecture(channels=(4, 8), stem=2, refine=0)).eval()
     scores = validator(records)(network)
     assert set(scores) == {"score", "ap50", "ap75", "ap90"} and 0 <= scores["score"] <= 1
 

@@ -22,7 +22,7 @@ from cellbasin.export import ExportError, write_onnx, write_package
 from cellbasin.generator import generate
 from cellbasin.io import read_labels
 from cellbasin.metrics import average_precision
-from cellbasin.network import build
+from cellbasin.network import Network, build
 from cellbasin.weights import HALF, PAPER, Architecture, Card, Weights, load_weights
 
 __all__ = ["run"]  # a fixture
@@ -32,14 +32,13 @@ ROOT = Path(__file__).parent.parent
 def untrained(architecture: Architecture) -> Weights:
     """Random weights whose batch-norm statistics are not those of a fresh network."""
     torch.manual_seed(0)
-    state = build(architecture).state_dict()
-    for name, value in state.items():
+    network = Network(architecture)
+    for name, value in network.state_dict().items():
         if name.endswith("running_var"):
             value.uniform_(0.5, 2)
         elif name.endswith(("running_mean", "norm.bias")):
             value.normal_()
-    tensors = {name: value.numpy() for name, value in state.items() if "num_batches" not in name}
-    return Weights(Card("random", architecture, licence="BSD-3-Clause"), tensors, "0" * 64)
+    return Weights(Card("random", architecture, licence="BSD-3-Clause"), network.tensors(), "0" * 64)
 
 
 @pytest.mark.parametrize("architecture", [HALF, PAPER, Architecture((8, 16), refine=0), Architecture((8, 16), 4, 3)])
@@ -49,7 +48,7 @@ def test_onnx_runtime_computes_what_torch_does(architecture: Architecture, tmp_p
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
     image = np.random.default_rng(1).random((2, architecture.inputs, 64, 96), np.float32)
     maps, style = session.run(["maps", "style"], {"image": image})
-    network = build(architecture, {name: torch.from_numpy(value) for name, value in weights.tensors.items()})
+    network = build(weights)
     with torch.no_grad():
         true_maps, true_style = (tensor.numpy() for tensor in network(torch.from_numpy(image)))
     assert np.abs(maps - true_maps).max() < 1e-4 * true_maps.std()

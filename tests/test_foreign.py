@@ -17,10 +17,10 @@ import pytest
 from cli_helpers import Run, assert_one_line, image, run
 
 from cellbasin.engines import choose_engine
-from cellbasin.engines.shapes import tensor_shapes
 from cellbasin.foreign import exported, is_foreign, open_weights
 from cellbasin.foreign.cellpose import architecture_of, tensor_names
 from cellbasin.foreign.torch_files import TorchFileError, read_torch, torch_bytes
+from cellbasin.tensor_shapes import tensor_shapes
 from cellbasin.weights import PAPER, Architecture, Card, WeightsError, load_weights, save_weights
 
 __all__ = ["image", "run"]  # fixtures

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from test_io_fuzz import CASES, DAMAGE, SECONDS
 
-from cellbasin.engines.shapes import tensor_shapes
 from cellbasin.foreign import exported, open_weights
 from cellbasin.io import read_outlines_text, read_rois, read_seg, write_outlines_text, write_rois, write_seg
+from cellbasin.tensor_shapes import tensor_shapes
 from cellbasin.weights import Architecture, Card, Weights
 
 LABELS = np.zeros((40, 50), np.int32)

@@ -124,13 +124,13 @@ def ask_gives(monkeypatch: pytest.MonkeyPatch, path: Path | None) -> None:
 
 def cellpose_file(folder: Path, seed: int) -> Path:
     torch = pytest.importorskip("torch")
-    from cellbasin.network import build
+    from cellbasin.network import Network
 
     torch.manual_seed(seed)
-    state = build(PAPER).eval().state_dict()
-    tensors = {key: value.float().numpy() for key, value in state.items() if "num_batches" not in key}
     path = folder / "their_model"  # Cellpose's files have no ending
-    path.write_bytes(exported(Weights(Card("their_model", PAPER), tensors, ""), "their_model")["their_model"])
+    path.write_bytes(
+        exported(Weights(Card("their_model", PAPER), Network(PAPER).tensors(), ""), "their_model")["their_model"]
+    )
     return path
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from cellbasin.engines.shapes import tensor_shapes
 from cellbasin.network import Network, build
-from cellbasin.weights import HALF, PAPER, Architecture
+from cellbasin.tensor_shapes import tensor_shapes
+from cellbasin.weights import HALF, PAPER, Architecture, Card, Weights, WeightsError
 
 SMALL = {
     "half": Architecture(channels=(8, 16)),
@@ -24,7 +25,7 @@ def architecture(request: pytest.FixtureRequest) -> Architecture:
 
 def test_shapes_and_unit_styles(architecture: Architecture) -> None:
     d = architecture.divisor
-    maps, style = build(architecture)(torch.rand(2, architecture.inputs, 3 * d, 2 * d))
+    maps, style = Network(architecture).eval()(torch.rand(2, architecture.inputs, 3 * d, 2 * d))
     assert maps.shape == (2, architecture.outputs, 3 * d, 2 * d)
     assert style.shape == (2, architecture.channels[-1])
     torch.testing.assert_close(style.norm(dim=1), torch.ones(2))
@@ -44,8 +45,8 @@ def test_the_half_network_has_the_same_body() -> None:
 
 @pytest.mark.parametrize("described", [*SMALL.values(), HALF, PAPER], ids=str)
 def test_tensor_shapes_without_torch(described: Architecture) -> None:
-    state = {k: v for k, v in Network(described).state_dict().items() if not k.endswith("num_batches_tracked")}
-    assert tensor_shapes(described) == {name: tuple(tensor.shape) for name, tensor in state.items()}
+    tensors = Network(described).tensors()
+    assert tensor_shapes(described) == {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def test_gradient_reaches_every_parameter(architecture: Architecture) -> None:
@@ -62,7 +63,7 @@ def test_shifting_by_the_divisor_shifts_the_maps() -> None:
     """Away from borders, and without the style, the network does not know where it is."""
     torch.manual_seed(0)
     architecture = Architecture(channels=(4, 8))
-    network = build(architecture)
+    network = Network(architecture).eval()
     for name, parameter in network.named_parameters():
         if ".style." in name:
             parameter.data.zero_()
@@ -80,21 +81,19 @@ def test_shifting_by_the_divisor_shifts_the_maps() -> None:
 
 
 def test_build_takes_its_own_state(architecture: Architecture) -> None:
-    network = build(architecture)
-    state = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
-    again = build(architecture, state)
+    network = Network(architecture).eval()
+    again = build(Weights(Card("own", architecture), network.tensors(), ""))
     assert not again.training
     image = torch.rand(1, architecture.inputs, architecture.divisor, architecture.divisor)
     torch.testing.assert_close(again(image)[0], network(image)[0], atol=0, rtol=0)
 
 
 def test_build_refuses_what_does_not_fit() -> None:
-    architecture = SMALL["half"]
-    state = {k: v for k, v in build(architecture).state_dict().items() if not k.endswith("num_batches_tracked")}
+    card, tensors = Card("small", SMALL["half"]), Network(SMALL["half"]).tensors()
     name = "down.0.conv.1.conv.weight"
-    with pytest.raises(ValueError, match=f"lacks tensor '{name}'"):
-        build(architecture, {k: v for k, v in state.items() if k != name})
-    with pytest.raises(ValueError, match="unknown tensor 'extra'"):
-        build(architecture, state | {"extra": torch.zeros(1)})
-    with pytest.raises(ValueError, match=r"shape \(8, 8, 1, 1\)"):
-        build(architecture, state | {name: torch.zeros(8, 8, 1, 1)})
+    with pytest.raises(WeightsError, match=f"lacks the tensor '{name}'"):
+        build(Weights(card, {k: v for k, v in tensors.items() if k != name}, ""))
+    with pytest.raises(WeightsError, match="unknown tensor 'extra'"):
+        build(Weights(card, tensors | {"extra": np.zeros(1, np.float32)}, ""))
+    with pytest.raises(WeightsError, match=r"shape \(8, 8, 1, 1\)"):
+        build(Weights(card, tensors | {name: np.zeros((8, 8, 1, 1), np.float32)}, ""))

@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from cellbasin import weights as module
 from cellbasin.engines import choose_engine
-from cellbasin.engines.shapes import tensor_shapes
+from cellbasin.tensor_shapes import tensor_shapes
 from cellbasin.weights import (
     HEADER_KEY,
     Architecture,

@@ -22,10 +22,10 @@ from bench import say
 from images import FOLDER, SPLITS, file_of
 from inputs import data_root
 
+from cellbasin.atomic import atomic
 from cellbasin.evaluation import channels_of, read_pair
 from cellbasin.intensity import select_channels
 from cellbasin.io import Record
-from cellbasin.io.atomic import atomic
 from cellbasin.labels import median_diameter
 from cellbasin.options import NOT_ANNOTATED
 from cellbasin.training.folder import select_records

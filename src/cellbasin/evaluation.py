@@ -233,13 +233,8 @@ def validator(
     """
 
     def validate(network: Any) -> Mapping[str, float]:
-        tensors = {
-            name: tensor.detach().float().cpu().numpy()
-            for name, tensor in network.state_dict().items()
-            if "num_batches" not in name
-        }
         card = Card(name="in training", architecture=network.architecture, diameter=diameter)
-        model = Model([Weights(card, tensors, "")], engine=engine, precision=precision)
+        model = Model([Weights(card, network.tensors(), "")], engine=engine, precision=precision)
         found = evaluate(model, records, diameter="true", options=options)
         values = {f"ap{round(100 * t)}": found.at(t)[0].mean for t in SHOWN}
         return {"score": values["ap50"], **values}

@@ -7,11 +7,13 @@ of the four sub-pixels, and a small refinement at full resolution looks at them 
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from cellbasin.weights import Architecture
+from cellbasin.tensor_shapes import check_tensors
+from cellbasin.weights import NORM_EPSILON, Architecture, Weights
 
 
 class NormReluConv(nn.Module):  # type: ignore[misc]
@@ -19,7 +21,7 @@ class NormReluConv(nn.Module):  # type: ignore[misc]
 
     def __init__(self, inputs: int, outputs: int, kernel: int = 3, *, relu: bool = True) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(inputs, eps=1e-5, momentum=0.05)
+        self.norm = nn.BatchNorm2d(inputs, eps=NORM_EPSILON, momentum=0.05)
         self.conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2)
         self.relu = relu
 
@@ -108,23 +110,23 @@ class Network(nn.Module):  # type: ignore[misc]
             x = self.refine(torch.cat([x, image.to(x.dtype)], dim=1))
         return x, style
 
+    def tensors(self) -> dict[str, np.ndarray]:
+        """Weights and running statistics, float32 by name, as a weights file holds them; see `tensor_shapes`."""
+        state = self.state_dict()
+        return {
+            name: tensor.detach().float().cpu().contiguous().numpy()
+            for name, tensor in state.items()
+            if not name.endswith("num_batches_tracked")
+        }
 
-def build(architecture: Architecture, state: dict[str, Tensor] | None = None) -> Network:
-    """A network in evaluation mode; `state` holds tensors by name as in a weights file.
 
-    Raises ValueError naming the first tensor that is missing, unknown or of another shape.
+def build(weights: Weights) -> Network:
+    """The network of a weights file, in evaluation mode.
+
+    Raises WeightsError naming the first tensor that is missing, unknown or of another shape.
     """
-    network = Network(architecture)
-    if state is not None:
-        expected = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
-        for name in sorted(expected.keys() | state.keys()):
-            if name not in state or name not in expected:
-                word = "lacks" if name not in state else "has an unknown"
-                raise ValueError(
-                    f"weights file {word} tensor {name!r}: it does not fit its own architecture {architecture}"
-                )
-            if state[name].shape != expected[name].shape:
-                found, wanted = tuple(state[name].shape), tuple(expected[name].shape)
-                raise ValueError(f"tensor {name!r} has shape {found}, the architecture needs {wanted}")
-        network.load_state_dict({k: v.float() for k, v in state.items()}, strict=False)
+    check_tensors(weights)
+    network = Network(weights.card.architecture)
+    state = {name: torch.from_numpy(tensor) for name, tensor in weights.tensors.items()}
+    network.load_state_dict(state, strict=False)  # without the counts of batches that norms have seen
     return network.eval()

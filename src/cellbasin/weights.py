@@ -14,11 +14,14 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from cellbasin.atomic import atomic
+
 SHIPPED = Path(__file__).parent / "models"
 SUFFIX = ".safetensors"
 HEADER_KEY = "cellbasin"
 FORMAT = 1
 CONVENTIONS = ("cellbasin", "cellpose")
+NORM_EPSILON = 1e-5  # of batch norm, in every engine
 
 
 class WeightsError(ValueError):
@@ -140,11 +143,10 @@ def load_weights(name_or_path: str | Path) -> Weights:
 
 
 def save_weights(path: str | Path, card: Card, tensors: dict[str, np.ndarray], dtype: type = np.float16) -> None:
-    """Write a weights file (float16 by default: 13 MB for the shipped network); written aside, then renamed.
+    """Write a weights file (float16 by default: 13 MB for the shipped network), whole or not at all.
 
-    Raises WeightsError for values that the file cannot hold.
+    Raises WeightsError for values that the file cannot hold, WriteError when it cannot be written.
     """
-    path = Path(path)
     limit = np.finfo(dtype).max
     for key, value in tensors.items():
         if not (np.abs(value) <= limit).all():
@@ -154,12 +156,8 @@ def save_weights(path: str | Path, card: Card, tensors: dict[str, np.ndarray], d
         {key: np.ascontiguousarray(value, dtype) for key, value in tensors.items()},
         metadata={HEADER_KEY: json.dumps(header, sort_keys=True)},
     )
-    partial = path.with_name(path.name + ".partial")
-    try:
-        partial.write_bytes(data)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with atomic(path) as temporary:
+        temporary.write_bytes(data)
 
 
 def user_folder() -> Path:

@@ -40,7 +40,7 @@ def write_json(target: str, content: Any) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    from cellbasin.io.atomic import atomic
+    from cellbasin.atomic import atomic
 
     with atomic(target) as temporary:
         temporary.write_text(text, encoding="utf-8")

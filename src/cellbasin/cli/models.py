@@ -204,14 +204,14 @@ def _as_cellpose(model: str, name: str) -> dict[str, bytes]:
 
 
 def _write(target: Path, data: bytes) -> None:
-    from cellbasin.io.atomic import atomic
+    from cellbasin.atomic import atomic
 
     with atomic(target) as temporary:
         temporary.write_bytes(data)
 
 
 def _copy(source: Path, target: Path) -> None:
-    from cellbasin.io.atomic import atomic
+    from cellbasin.atomic import atomic
 
     with atomic(target) as temporary:
         shutil.copyfile(source, temporary)

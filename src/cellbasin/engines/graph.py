@@ -22,11 +22,10 @@ from numpy.typing import NDArray
 from openvino import Node
 from openvino import opset13 as ops
 
-from cellbasin.engines.shapes import check_tensors
-from cellbasin.weights import Architecture, Weights, WeightsError
+from cellbasin.tensor_shapes import check_tensors
+from cellbasin.weights import NORM_EPSILON, Architecture, Weights, WeightsError
 
 Array = NDArray[np.float32]
-EPSILON = 1e-5  # of batch norm
 
 
 def build_graph(weights: Weights, ranges: Mapping[str, float] | None = None) -> ov.Model:
@@ -132,7 +131,7 @@ class _Graph:
         weight, shift, mean, variance = (
             self.tensors[f"{name}.norm.{part}"] for part in ("weight", "bias", "running_mean", "running_var")
         )
-        scale = (weight / np.sqrt(variance + EPSILON)).astype(np.float32)
+        scale = (weight / np.sqrt(variance + NORM_EPSILON)).astype(np.float32)
         return scale, shift - scale * mean
 
     def plain(self, name: str) -> tuple[Array, Array]:

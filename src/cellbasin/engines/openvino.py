@@ -34,7 +34,6 @@ class OpenVINOEngine:
     def __init__(self, weights: Weights, precision: str = "float32", reason: str = "") -> None:
         self.precision, self.reason = precision, reason
         self.architecture = weights.card.architecture
-        self.divisor = self.architecture.divisor
         core = ov.Core()
         hint = HINTS[precision]
         if precision == "int8" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):

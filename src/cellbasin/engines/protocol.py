@@ -18,14 +18,13 @@ class Engine(Protocol):
     """Runs the network on tiles. `run` may be called from several threads at once.
 
     name: "openvino" or "torch"; precision: "float32", "bf16" or "int8"; device: "cpu", "cuda" or "mps";
-    reason: one sentence on why these were chosen; divisor: tiles are multiples of this in height and width.
+    reason: one sentence on why these were chosen.
     """
 
     name: str
     precision: str
     device: str
     reason: str
-    divisor: int
 
     def run(self, tiles: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Tiles (N, inputs, Y, X) → maps (N, outputs, Y, X) and style (N, S), all float32.

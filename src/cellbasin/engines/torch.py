@@ -26,9 +26,7 @@ class TorchEngine:
     def __init__(self, weights: Weights, device: str = "cpu", precision: str = "float32", reason: str = "") -> None:
         self.precision, self.device, self.reason = precision, device, reason
         self.architecture = weights.card.architecture
-        self.divisor = self.architecture.divisor
-        state = {name: torch.from_numpy(tensor) for name, tensor in weights.tensors.items()}
-        self._network = build(self.architecture, state).to(device, memory_format=torch.channels_last)
+        self._network = build(weights).to(device, memory_format=torch.channels_last)
         self._lock = threading.Lock()  # one batch on the device at a time bounds its memory
 
     def run(self, tiles: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

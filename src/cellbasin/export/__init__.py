@@ -1,7 +1,6 @@
 """The network for other programs: ONNX, and packages of the BioImage Model Zoo."""
 
 from cellbasin.export.bioimage import write_package
-from cellbasin.export.errors import ExportError
-from cellbasin.export.onnx import write_onnx
+from cellbasin.export.onnx import ExportError, write_onnx
 
 __all__ = ["ExportError", "write_onnx", "write_package"]

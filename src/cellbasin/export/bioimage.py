@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from PIL import Image as Pillow
 
+from cellbasin.atomic import atomic
 from cellbasin.export.onnx import OPSET, build_onnx
 from cellbasin.generator import generate
 from cellbasin.image import Image
 from cellbasin.intensity import select_channels
-from cellbasin.io.atomic import atomic
 from cellbasin.io.overlay import overlay
 from cellbasin.model import Model
 from cellbasin.version import VERSION

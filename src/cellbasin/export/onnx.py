@@ -12,17 +12,19 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from cellbasin.engines.shapes import check_tensors
-from cellbasin.export.errors import ExportError
-from cellbasin.io.atomic import atomic
+from cellbasin.atomic import atomic
+from cellbasin.tensor_shapes import check_tensors
 from cellbasin.version import VERSION
-from cellbasin.weights import Weights
+from cellbasin.weights import NORM_EPSILON, Weights
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
 OPSET = 17
-_EPSILON = 1e-5  # of batch norm
+
+
+class ExportError(RuntimeError):
+    """A model that cannot be exported: what was found, what was expected, what to do."""
 
 
 def write_onnx(path: str | os.PathLike[str], weights: Weights) -> None:
@@ -149,7 +151,7 @@ class _Graph:
     def step(self, x: str, name: str, *, relu: bool = True, result: str = "") -> str:
         """Batch norm, ReLU, convolution."""
         parts = [self.tensor(f"{name}.norm.{part}") for part in ("weight", "bias", "running_mean", "running_var")]
-        x = self.add_node("BatchNormalization", [x, *parts], epsilon=_EPSILON)
+        x = self.add_node("BatchNormalization", [x, *parts], epsilon=NORM_EPSILON)
         return self.convolve(self.add_node("Relu", [x]) if relu else x, f"{name}.conv", result)
 
     def convolve(self, x: str, name: str, result: str = "") -> str:

@@ -1,8 +1,9 @@
 """Files: read images and labels, find them in folders, write results; every file whole or not at all."""
 
-from .atomic import atomic
+from cellbasin.atomic import WriteError, atomic
+
 from .coco import write_coco
-from .errors import ReadError, WriteError
+from .errors import ReadError
 from .find import Record, find_images, find_pairs, natural_key, read_index
 from .outputs import OUTPUTS, Output, check_dimensions, check_outputs, save
 from .overlay import display, flow_colours, overlay

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from .atomic import atomic
+from cellbasin.atomic import atomic
 
 
 def write_coco(

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image as Pillow
 from PIL import ImageDraw
 
+from cellbasin.atomic import atomic
 from cellbasin.image import Image
 
-from .atomic import atomic
 from .overlay import overlay
 
 _SIDE, _SWEEP_SIDE = 480, 320  # pixels that the longer side of a plane gets, about

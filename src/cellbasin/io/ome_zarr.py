@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import zarr
 
+from cellbasin.atomic import atomic
 from cellbasin.image import MICROMETRES
 
-from .atomic import atomic
 from .errors import ReadError
 from .raw import Raw, check_decoded_size
 

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from cellbasin.atomic import atomic
 from cellbasin.network_outputs import FLOW_SCALE, logit_of, sigmoid
 from cellbasin.pickles import PickleError, load_npy
 
-from .atomic import atomic
 from .errors import ReadError
 from .overlay import flow_colours
 

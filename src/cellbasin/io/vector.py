@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from roifile import ROI_TYPE, ImagejRoi
 
-from .atomic import atomic
+from cellbasin.atomic import atomic
 
 if TYPE_CHECKING:
     from cellbasin.outlines import Outline  # at run time on first use: it loads numba

@@ -14,10 +14,9 @@ import numpy as np
 import tifffile
 from PIL import Image as Pillow
 
+from cellbasin.atomic import WriteError, atomic
 from cellbasin.image import Image
 
-from .atomic import atomic
-from .errors import WriteError
 from .overlay import overlay
 
 LABEL_AXES = ("YX", "ZYX", "TYX", "TZYX")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from cellbasin.atomic import atomic
 from cellbasin.flows import labels_to_flows
 from cellbasin.options import NOT_ANNOTATED
 from cellbasin.parallel import parallel_map
@@ -85,9 +86,8 @@ def prepare(annotated: Annotated, ignore: int = NOT_ANNOTATED) -> TrainingImage:
     path = cache_folder() / f"{_content_key(annotated, ignore)}.npz"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.stem}.{os.getpid()}.partial.npz")
-        np.savez(partial, allow_pickle=False, **_compute(annotated, ignore))
-        partial.replace(path)
+        with atomic(path) as temporary:
+            np.savez(temporary, allow_pickle=False, **_compute(annotated, ignore))
     return _load(path, annotated)
 
 

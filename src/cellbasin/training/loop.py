@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from cellbasin.atomic import atomic
 from cellbasin.network import Network, build
 from cellbasin.network_outputs import FLOW_SCALE
 from cellbasin.training.dataset import TrainingImage
@@ -135,8 +136,8 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.recipe, self.out, self.report = recipe, out, report
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        state = {key: torch.from_numpy(value) for key, value in start.tensors.items()} if start else None
-        self.network = build(architecture, state).to(self.device, memory_format=torch.channels_last).train()
+        network = build(start) if start else Network(architecture)
+        self.network = network.to(self.device, memory_format=torch.channels_last).train()
         self.average = deepcopy(self.network).requires_grad_(False)
         self.optimizer = _optimizer(self.network, recipe)
         self.state = Progress()
@@ -231,8 +232,7 @@ class _Run:
 
     def export(self, network: Network, path: Path) -> None:
         """Write a weights file."""
-        state, recipe = network.state_dict(), self.recipe
-        tensors = {k: v.float().cpu().contiguous().numpy() for k, v in state.items() if "num_batches" not in k}
+        recipe = self.recipe
         length = {"steps": self.state.step, "crops": self.state.crops, "hours": round(self.state.seconds / 3600, 3)}
         licence, note = _terms(recipe, self.start)
         card = Card(
@@ -245,16 +245,15 @@ class _Run:
             ancestors=self.start.lineage if self.start else (),
             recipe={**asdict(recipe), **length},
         )
-        save_weights(path, card, tensors)
+        save_weights(path, card, network.tensors())
 
     def save(self) -> None:
         """Write the checkpoint, unless the network has gone bad since the last one."""
         if not torch.isfinite(self.sums).all():
             return
-        partial = self.checkpoint.with_name(self.checkpoint.name + ".partial")
         saved = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimizer")}
-        torch.save({**saved, "progress": asdict(self.state), "seed": self.recipe.seed}, partial)
-        partial.replace(self.checkpoint)
+        with atomic(self.checkpoint) as temporary:
+            torch.save({**saved, "progress": asdict(self.state), "seed": self.recipe.seed}, temporary)
 
     def _restore(self) -> None:
         saved = torch.load(self.checkpoint, weights_only=True)

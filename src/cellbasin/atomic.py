@@ -9,13 +9,14 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import WriteError
+
+class WriteError(OSError):
+    """A file could not be written; whatever was there before is untouched. The message is one line."""
 
 
 @contextlib.contextmanager
 def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary name beside `path` to write to, and take it as `path` only when the block has ended
-    well.
+    """Give a temporary name beside `path` to write to, and take it as `path` only when the block has ended well.
 
     Whatever ends the block (an error, a full disk, Ctrl-C), a file that was there before stays as it was and
     nothing half-written stays behind. The block may make a folder there, which replaces a folder.

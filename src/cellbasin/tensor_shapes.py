@@ -1,4 +1,4 @@
-"""Which tensors, of which shapes, the network of an architecture has: checked before a graph is built."""
+"""Which tensors, of which shapes, the network of an architecture has: checked before it is built."""
 
 from __future__ import annotations
 
