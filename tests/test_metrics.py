@@ -270,15 +270,16 @@ def test_many_touching_objects_are_cheap_at_low_thresholds():
 def test_means_over_images_and_over_sources():
     image = np.array([[1, 0, 2, 2]], np.int32)
     pairs = [(image, image)] * 6 + [(image, np.zeros_like(image))] * 2
-    scores = metrics.score_images(iter(pairs), ["a"] * 6 + ["b"] * 2, thresholds=(0.5, 0.9))
+    values = [metrics.average_precision(truth, found, (0.5, 0.9)) for truth, found in pairs]
+    scores = metrics.summarise(values, ["a"] * 6 + ["b"] * 2, (0.5, 0.9))
     assert scores.average_precision.shape == (8, 2)
     assert scores.over_images[0].mean == 0.75
     assert scores.over_images[0].low < 0.75 < scores.over_images[0].high
     assert scores.over_sources[0] == metrics.Interval(1.0, 1.0, 1.0)  # b has fewer than five images
     assert {name: value.tolist() for name, value in scores.by_source.items()} == {"a": [1, 1], "b": [0, 0]}
-    assert np.isnan(metrics.score_images(pairs[:2]).over_sources[0].mean)
+    assert np.isnan(metrics.summarise(values[:2], ["a"] * 2, (0.5, 0.9)).over_sources[0].mean)
     with pytest.raises(ValueError, match="at least one image"):
-        metrics.score_images([])
+        metrics.summarise([], [])
 
 
 def test_bootstrap_covers_the_mean_and_repeats():

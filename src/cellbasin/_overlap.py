@@ -15,14 +15,15 @@ from cellbasin.labels import relabel
 class Overlap:
     """Pixels that true and predicted objects share, as a sparse table of K pairs.
 
-    Attributes:
-        true_labels: (T,) int64, label values of the true objects, ascending.
-        predicted_labels: (P,) int64, of the predicted objects that count.
-        true_areas: (T,) int64, pixels of the true objects.
-        predicted_areas: (P,) int64, pixels of the predicted objects outside of what is ignored.
-        true_index: (K,) int64, position in `true_labels` of every pair.
-        predicted_index: (K,) int64, position in `predicted_labels` of every pair.
-        pixels: (K,) int64, pixels in common, at least 1.
+    Attributes
+    ----------
+    true_labels : (T,) int64, label values of the true objects, ascending.
+    predicted_labels : (P,) int64, of the predicted objects that count.
+    true_areas : (T,) int64, pixels of the true objects.
+    predicted_areas : (P,) int64, pixels of the predicted objects outside of what is ignored.
+    true_index : (K,) int64, position in `true_labels` of every pair.
+    predicted_index : (K,) int64, position in `predicted_labels` of every pair.
+    pixels : (K,) int64, pixels in common, at least 1.
     """
 
     true_labels: NDArray[np.int64]

@@ -15,8 +15,9 @@ import numpy as np
 
 from cellbasin.dynamics import BORDER_LENIENCY
 from cellbasin.flows import centroid_flows, labels_to_flows
+from cellbasin.options import OVERLAP, TILE
 from cellbasin.resize import resize, sample
-from cellbasin.tiling import TILE, Tiling, plan_flipped_tiles, plan_tiles
+from cellbasin.tiling import Tiling, plan_flipped_tiles, plan_tiles
 
 _UNIT = 16  # pixels: Cellpose pads to a multiple of this
 
@@ -38,7 +39,9 @@ class Conventions:
     own_flows: Callable[[np.ndarray], np.ndarray]
 
 
-def plan_padded_tiles(shape: tuple[int, int], tile: int = TILE, overlap: float = 0.1, divisor: int = _UNIT) -> Tiling:
+def plan_padded_tiles(
+    shape: tuple[int, int], tile: int = TILE, overlap: float = OVERLAP, divisor: int = _UNIT
+) -> Tiling:
     """Tiles over an image with zeros around it, as Cellpose lays them.
 
     shape: (Y, X) in pixels; tile: length of a tile; overlap: fraction, kept within 0.05..0.5; divisor: what the network

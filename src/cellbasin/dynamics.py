@@ -81,19 +81,21 @@ def segment_flows(
     the largest connected piece is kept, holes smaller than `min_size` are filled, and it is dropped if it is smaller
     than `min_size` or if its own flow differs too much from the given one.
 
-    Args:
-        flow: (D, *spatial), components in the order (z) y x, about unit vectors inside objects.
-        probability: (*spatial) 0..1, of being inside an object.
-        probability_threshold: only pixels above it belong to objects.
-        flow_threshold: largest mean squared difference from the flow of the object's shape, for objects at the image's
-            border, whose centre may lie beyond it, times `BORDER_LENIENCY`; None keeps all objects.
-        min_size: pixels of the smallest object.
-        step: length of a step in pixels: 1 for objects of 30 pixels, for larger ones diameter / 30.
-        steps: largest number of steps.
-        own_flows: makes the flow (D, *spatial) of the shapes of labels, with which the given one is compared.
+    Parameters
+    ----------
+    flow : (D, *spatial), components in the order (z) y x, about unit vectors inside objects.
+    probability : (*spatial) 0..1, of being inside an object.
+    probability_threshold : only pixels above it belong to objects.
+    flow_threshold : largest mean squared difference from the flow of the object's shape, for objects at the image's
+        border, whose centre may lie beyond it, times `BORDER_LENIENCY`; None keeps all objects.
+    min_size : pixels of the smallest object.
+    step : length of a step in pixels: 1 for objects of 30 pixels, for larger ones diameter / 30.
+    steps : largest number of steps.
+    own_flows : makes the flow (D, *spatial) of the shapes of labels, with which the given one is compared.
 
-    Raises:
-        ValueError: shapes that do not fit together, values that are not finite, or numbers out of range.
+    Raises
+    ------
+    ValueError shapes that do not fit together, values that are not finite, or numbers out of range.
 
     The result does not depend on the number of threads, and time and memory grow with the number of pixels.
 
@@ -137,14 +139,16 @@ def flow_errors(
 ) -> NDArray[np.float64]:
     """Return how much flows differ from those of the labels' shapes (paper, Methods, "Mask quality threshold").
 
-    Args:
-        labels: integers (*spatial), 1..N and 0 for background.
-        flow: (D, *spatial).
-        own: (D, *spatial), flows of the labels' shapes; those of `labels_to_flows` when None.
+    Parameters
+    ----------
+    labels : integers (*spatial), 1..N and 0 for background.
+    flow : (D, *spatial).
+    own : (D, *spatial), flows of the labels' shapes; those of `labels_to_flows` when None.
 
-    Returns:
-        float64 (N,): for label i + 1 the mean over its pixels of the squared length of the difference; 0 for labels
-        that do not occur.
+    Returns
+    -------
+    float64 (N,): for label i + 1 the mean over its pixels of the squared length of the difference; 0 for labels
+    that do not occur.
 
     >>> flow_errors(np.array([[1, 1]]), np.array([[[0, 0]], [[1, -1]]], np.float32))
     array([0.])

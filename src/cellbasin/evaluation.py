@@ -196,8 +196,7 @@ def read_pair(record: Record) -> tuple[Image, np.ndarray]:
 
 
 def channels_of(record: Record, image: Image, channels: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
-    """The channels to segment in an annotated image, by the layout that its record tells; see "
-    "`Options.channels`."""
+    """The channels to segment in an annotated image, by the layout that its record tells; see `Options.channels`."""
     count = len(image.channels_first)
     if record.layout == "nucleus-cytoplasm" and count > 1:
         return (1, 0)

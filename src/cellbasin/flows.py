@@ -29,16 +29,19 @@ def labels_to_flows(labels: NDArray[np.integer]) -> NDArray[np.float32]:
     would lead out of the object or into a trap (processes one pixel wide), the flow leads to the best neighbour,
     so that the way from every pixel ends at the centre.
 
-    Args:
-        labels: integers of shape ([Z,] Y, X); 0 and negative values are background.
+    Parameters
+    ----------
+    labels : integers of shape ([Z,] Y, X); 0 and negative values are background.
 
-    Returns:
-        float32 of shape (D, *labels.shape), components in the order (z) y x, unit vectors inside objects (zero at
-        a centre that is a fixed point), zero outside.
+    Returns
+    -------
+    float32 of shape (D, *labels.shape), components in the order (z) y x, unit vectors inside objects (zero at
+    a centre that is a fixed point), zero outside.
 
-    Raises:
-        TypeError: labels are not integers.
-        ValueError: labels are neither 2D nor 3D.
+    Raises
+    ------
+    TypeError labels are not integers.
+    ValueError labels are neither 2D nor 3D.
 
     >>> labels_to_flows(np.array([[0, 5, 5, 5, 0]]))[1]
     array([[ 0.,  1.,  0., -1.,  0.]], dtype=float32)

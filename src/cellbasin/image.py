@@ -25,16 +25,14 @@ class Image:
     Attributes
     ----------
     array : any integer or float dtype, not modified.
-    axes : one letter per axis of the array, in any order: Y and X always; Z planes, C channels or S colour
-        samples (RGB,
-        RGBA, or gray with alpha: the alpha sample is not looked at), T time points.
+    axes : one letter per axis of the array, in any order: Y and X always; Z planes, C channels or S colour samples
+        (RGB, RGBA, or gray with alpha: the alpha sample is not looked at), T time points.
     voxel_size : µm along the spatial axes, (y, x) or (z, y, x), or None when unknown.
     name : for messages and results, typically the file's stem.
 
     Raises
     ------
-    ValueError when axes do not fit the array, the array has an axis of length zero or the voxel size is not
-    positive.
+    ValueError when axes do not fit the array, the array has an axis of length zero or the voxel size is not positive.
     TypeError when the dtype is boolean, complex or not a number.
 
     >>> Image(np.zeros((5, 64, 80, 2)), "ZYXC").channels_first.shape
@@ -113,8 +111,8 @@ def as_image(image: np.ndarray | Image, axes: str | None = None) -> Image:
 
     Raises
     ------
-    ValueError when the axes are ambiguous or do not fit, or an axis has length zero.
-    TypeError when the dtype is boolean, complex or not a number.
+    ValueError when the axes are ambiguous or do not fit, or an axis has length zero. TypeError when the dtype is
+    boolean, complex or not a number.
 
     >>> as_image(np.zeros((64, 80, 3), np.uint8)).axes
     'YXS'

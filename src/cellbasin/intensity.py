@@ -1,9 +1,7 @@
 """Brightness: choosing the network's two channels and scaling them, percentile 1 to 0 and percentile 99 to 1.
 
-Percentiles are exact for every dtype and size: integers up to 16 bits and float32 are counted in histograms
-(float32 in two
-steps, the upper and the lower half of its bits), in linear time, on all threads and without a copy of the
-image.
+Percentiles are exact for every dtype and size: integers up to 16 bits and float32 are counted in histograms (float32 in
+two steps, the upper and the lower half of its bits), in linear time, on all threads and without a copy of the image.
 """
 
 from __future__ import annotations
@@ -48,13 +46,11 @@ def normalise(channel: np.ndarray, *, low: float = LOW, high: float = HIGH) -> n
 def normalisation_range(channel: np.ndarray, *, low: float = LOW, high: float = HIGH) -> tuple[float, float]:
     """The two intensities that `normalise` maps to 0 and 1, so that blocks of one image can share them.
 
-    They are the percentiles (linearly interpolated, as `np.percentile`). Where these are (nearly) the same,
-    as in a field with
-    few cells on an exactly uniform background, they are the smallest and largest value. Where those are
-    nearly the same too
-    the channel is constant and both numbers are equal. "Nearly" is a difference of less than 1e-5 of the
-    larger magnitude:
-    what rounding leaves of a constant in float32, and less than a gray level of a 16-bit image.
+    They are the percentiles (linearly interpolated, as `np.percentile`). Where these are (nearly) the same, as in a
+    field with few cells on an exactly uniform background, they are the smallest and largest value. Where those are
+    nearly the same too the channel is constant and both numbers are equal. "Nearly" is a difference of less than 1e-5
+    of the larger magnitude: what rounding leaves of a constant in float32, and less than a gray level of a 16-bit
+    image.
 
     Parameters
     ----------

@@ -30,15 +30,18 @@ Labels = NDArray[np.int32]
 def relabel(labels: NDArray) -> Labels:
     """Number the objects 1..N without gaps, in the order of their present values.
 
-    Args:
-        labels: (Y, X) or (Z, Y, X), any integer dtype, values as large as it holds.
+    Parameters
+    ----------
+    labels : (Y, X) or (Z, Y, X), any integer dtype, values as large as it holds.
 
-    Returns:
-        int32, same shape.
+    Returns
+    -------
+    int32, same shape.
 
-    Raises:
-        ValueError: negative values.
-        TypeError: not an array of integers.
+    Raises
+    ------
+    ValueError negative values.
+    TypeError not an array of integers.
 
     >>> relabel(np.array([[0, 900], [7, 7]]))
     array([[0, 2],
@@ -129,9 +132,10 @@ def remove_small(labels: NDArray, min_size: int) -> Labels:
 def remove_border(labels: NDArray, axes: Sequence[int] = (-2, -1)) -> Labels:
     """Set objects that touch the border of the image to background; the other label values stay.
 
-    Args:
-        labels: (Y, X) or (Z, Y, X), integers.
-        axes: axes whose two ends count as border: y and x by default, `(0, 1, 2)` for all faces of a volume.
+    Parameters
+    ----------
+    labels : (Y, X) or (Z, Y, X), integers.
+    axes : axes whose two ends count as border: y and x by default, `(0, 1, 2)` for all faces of a volume.
 
     >>> remove_border(np.array([[0, 0, 0], [1, 0, 0], [0, 0, 0]]))
     array([[0, 0, 0],

@@ -11,7 +11,7 @@ before its IoU is taken, since nobody knows whether they are right. Nothing foun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -32,7 +32,6 @@ __all__ = [
     "bootstrap_interval",
     "match",
     "overlap",
-    "score_images",
     "summarise",
 ]
 
@@ -44,13 +43,14 @@ SMALLEST_SOURCE = 5  # images that a source needs to count in the mean over sour
 class Match:
     """Objects of one image matched one to one at one threshold.
 
-    Attributes:
-        threshold: smallest IoU that counts as a match.
-        tp: matched objects (true positives).
-        fp: predicted objects without a match (false positives).
-        fn: true objects without a match (false negatives).
-        pairs: (tp, 2) int64, true and predicted label of every match, ascending by true label.
-        scores: (tp,) float64, IoU of every match.
+    Attributes
+    ----------
+    threshold : smallest IoU that counts as a match.
+    tp : matched objects (true positives).
+    fp : predicted objects without a match (false positives).
+    fn : true objects without a match (false negatives).
+    pairs : (tp, 2) int64, true and predicted label of every match, ascending by true label.
+    scores : (tp,) float64, IoU of every match.
     """
 
     threshold: float
@@ -117,14 +117,15 @@ class Interval:
 class Scores:
     """Average precision of many images.
 
-    Attributes:
-        thresholds: the K thresholds of IoU.
-        sources: the source of each of the M images.
-        average_precision: (M, K) float64.
-        over_images: mean over all images, for every threshold.
-        over_sources: mean over the means of all sources with at least five images, for every threshold; nan
-            where no source has as many.
-        by_source: mean over the images of every source, (K,) float64 each, sources in alphabetical order.
+    Attributes
+    ----------
+    thresholds : the K thresholds of IoU.
+    sources : the source of each of the M images.
+    average_precision : (M, K) float64.
+    over_images : mean over all images, for every threshold.
+    over_sources : mean over the means of all sources with at least five images, for every threshold; nan
+        where no source has as many.
+    by_source : mean over the images of every source, (K,) float64 each, sources in alphabetical order.
     """
 
     thresholds: tuple[float, ...]
@@ -146,15 +147,17 @@ def match(
 ) -> Match | tuple[Match, ...]:
     """Match true with predicted objects, at one threshold of IoU or at several.
 
-    Args:
-        truth: true labels, integers, any shape; 0 is background.
-        predicted: predicted labels, integers, same shape.
-        threshold: smallest IoU that counts, above 0; a sequence gives a tuple of results in its order.
-        ignore: value in `truth` that means not annotated.
+    Parameters
+    ----------
+    truth : true labels, integers, any shape; 0 is background.
+    predicted : predicted labels, integers, same shape.
+    threshold : smallest IoU that counts, above 0; a sequence gives a tuple of results in its order.
+    ignore : value in `truth` that means not annotated.
 
-    Raises:
-        ValueError: shapes differ, negative labels, or a threshold that is not above 0.
-        TypeError: arrays that do not hold integers.
+    Raises
+    ------
+    ValueError shapes differ, negative labels, or a threshold that is not above 0.
+    TypeError arrays that do not hold integers.
 
     >>> truth = np.array([[1, 1, 0, 5, 5]])
     >>> found = match(truth, np.array([[3, 3, 0, 0, 9]]), threshold=0.75)
@@ -201,38 +204,15 @@ def aggregated_jaccard(truth: NDArray, predicted: NDArray, ignore: int | None = 
     return common / (int(shared.true_areas.sum()) + used - common + unused)
 
 
-def score_images(
-    pairs: Iterable[tuple[NDArray, NDArray]],
-    sources: Sequence[str] | None = None,
-    thresholds: Sequence[float] = THRESHOLDS,
-    ignore: int | None = None,
-) -> Scores:
-    """Average precision of many images, one at a time, with means over images and over sources.
-
-    Args:
-        pairs: true and predicted labels of every image; an iterator is read lazily.
-        sources: name of the source of every image; without it they are all of one.
-        thresholds: thresholds of IoU.
-        ignore: value in the true labels that means not annotated.
-
-    Raises:
-        ValueError: no pairs, or another number of sources.
-
-    >>> image = np.array([[1, 0, 2]])
-    >>> print(score_images([(image, image), (image, 0 * image)], thresholds=[0.5]).over_images[0])
-    0.500 [0.000, 1.000]
-    """
-    values = [average_precision(truth, predicted, thresholds, ignore) for truth, predicted in pairs]
-    return summarise(values, sources if sources is not None else ["all"] * len(values), thresholds)
-
-
 def summarise(
     values: Sequence[NDArray[np.float64]] | NDArray[np.float64],
     sources: Sequence[str],
     thresholds: Sequence[float] = THRESHOLDS,
     seed: int = 0,
 ) -> Scores:
-    """Means of the images' average precision (M, K) over images and sources; see `Scores` and `score_images`.
+    """Means of the images' average precision (M, K) over images and sources; see `Scores`.
+
+    Raises ValueError where there is no image, or not one source and K values for each.
 
     >>> summarise([[1.0], [0.0]], ["nuclei", "axons"], [0.5]).by_source
     {'axons': array([0.]), 'nuclei': array([1.])}

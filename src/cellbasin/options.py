@@ -8,6 +8,8 @@ from math import inf
 from typing import Any, Literal
 
 FLOW_THRESHOLD = 0.4  # paper, Methods, "Mask quality threshold"
+TILE = 224  # pixels; paper, "Tiling and test augmentations"
+OVERLAP = 0.1
 NOT_ANNOTATED = 65535  # label of pixels that nobody annotated, unless the user names another
 
 
@@ -56,8 +58,8 @@ class Options:
         high=100.0,
     )
     min_size: int = option(15, "Smaller objects are dropped.", unit="px", low=0, high=10**9)
-    overlap: float = option(0.1, "Overlap of neighbouring tiles.", low=0.0, high=0.9)
-    tile: int = option(224, "Side of a tile, after resizing.", unit="px", low=64, high=4096)
+    overlap: float = option(OVERLAP, "Overlap of neighbouring tiles.", low=0.0, high=0.9)
+    tile: int = option(TILE, "Side of a tile, after resizing.", unit="px", low=64, high=4096)
     batch: int = option(8, "Tiles the network sees at once.", low=1, high=1024)
 
     volume_mode: Literal["flows", "stitch"] = option(

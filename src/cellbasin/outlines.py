@@ -25,10 +25,11 @@ Ring = NDArray[np.int32]
 class Outline:
     """One connected piece of one object.
 
-    Attributes:
-        label: value in the label image.
-        outer: (K, 2) int32, corners (y, x) of the outer ring.
-        holes: (K, 2) int32 each, rings around what is inside but not part of the object.
+    Attributes
+    ----------
+    label : value in the label image.
+    outer : (K, 2) int32, corners (y, x) of the outer ring.
+    holes : (K, 2) int32 each, rings around what is inside but not part of the object.
     """
 
     label: int
@@ -47,15 +48,18 @@ def trace_outlines(labels: NDArray) -> list[Outline]:
     Pixels that touch at a corner are connected, as everywhere in this package, so a ring may touch itself
     there; `trace_polygons` gives rings that do not.
 
-    Args:
-        labels: (Y, X), integers, 0 is background.
+    Parameters
+    ----------
+    labels : (Y, X), integers, 0 is background.
 
-    Returns:
-        Outlines in ascending order of labels; time and memory grow with the number of pixels.
+    Returns
+    -------
+    Outlines in ascending order of labels; time and memory grow with the number of pixels.
 
-    Raises:
-        ValueError: not two axes, or negative labels.
-        TypeError: not an array of integers.
+    Raises
+    ------
+    ValueError not two axes, or negative labels.
+    TypeError not an array of integers.
 
     >>> trace_outlines(np.array([[0, 7, 7], [0, 7, 7]]))[0].outer.tolist()
     [[0, 3], [2, 3], [2, 1], [0, 1]]
@@ -77,10 +81,11 @@ def trace_polygons(labels: NDArray) -> list[Outline]:
 def fill_outlines(outlines: Iterable[Outline], shape: Sequence[int]) -> NDArray[np.int32]:
     """Draw outlines as labels, int32 (Y, X): pixels whose centre is inside by the even-odd rule.
 
-    Args:
-        outlines: drawn in their order, the later over the earlier; rings may have any real coordinates, and
-            what lies outside of the image is cut off.
-        shape: rows and columns of the image.
+    Parameters
+    ----------
+    outlines : drawn in their order, the later over the earlier; rings may have any real coordinates, and
+        what lies outside of the image is cut off.
+    shape : rows and columns of the image.
 
     >>> labels = np.array([[0, 7, 7], [0, 7, 7]])
     >>> fill_outlines(trace_outlines(labels), labels.shape)

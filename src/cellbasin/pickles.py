@@ -38,15 +38,18 @@ class PickleError(ValueError):
 def load_pickle(source: bytes | BinaryIO, more: Allowed | None = None) -> Any:
     """Build what a pickle holds, if that is plain data.
 
-    Args:
-        source: the pickle, or an open file at whose position it begins; what follows it is left unread.
-        more: names (module, name) that may be used beside `ALLOWED`, and what is called in their place.
+    Parameters
+    ----------
+    source : the pickle, or an open file at whose position it begins; what follows it is left unread.
+    more : names (module, name) that may be used beside `ALLOWED`, and what is called in their place.
 
-    Returns:
-        numbers, texts, bytes, containers and numpy arrays (arrays of objects too, whose items are such again).
+    Returns
+    -------
+    numbers, texts, bytes, containers and numpy arrays (arrays of objects too, whose items are such again).
 
-    Raises:
-        PickleError: anything else is in it, or it is damaged.
+    Raises
+    ------
+    PickleError anything else is in it, or it is damaged.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     return settled(_Reader(file, more or {}).content())

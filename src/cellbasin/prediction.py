@@ -63,10 +63,11 @@ class Predictor:
     ) -> Maps:
         """The network's maps of normalised pixels (2, Y, X) float32 whose objects have this diameter (pixels)."""
         options = options or Options()
-        _, tiling = self._tiling(pixels, diameter, options)
+        shape = pixels.shape[1], pixels.shape[2]
+        tiling = self.tiling(shape, diameter, options)
         scaled = self.conventions.resize(pixels, tiling.shape)
-        maps, style = self._run_tiles(scaled, tiling, options.batch, part_of(progress, "network"))
-        maps = self.conventions.resize(maps, (pixels.shape[1], pixels.shape[2]))
+        stack, style = self.run_stack(scaled[None], tiling, options.batch, part_of(progress, "network"))
+        maps = self.conventions.resize(stack[0], shape)
         flow = maps[:2]
         flow *= np.float32(1 / FLOW_SCALE)
         return Maps(flow, sigmoid(maps[2]), unit_length(style))
@@ -74,31 +75,35 @@ class Predictor:
     def style(self, pixels: np.ndarray, diameter: float, options: Options | None = None) -> np.ndarray:
         """The mean style (S,), of length 1, over at most nine tiles of pixels (2, Y, X) resized for a diameter."""
         options = replace(options or Options(), augment=False)
-        divisor, tiling = self._tiling(pixels, diameter, options)
+        shape, divisor = (pixels.shape[1], pixels.shape[2]), self.divisor
+        tiling = self.tiling(shape, diameter, options)
         if len(tiling) <= _FEW_TILES:
             scaled = self.conventions.resize(pixels, tiling.shape)
             return self._styles(cut(scaled, tiling, range(len(tiling))), options.batch)
         # Of a large image only the windows that are looked at are resized.
         window = max(1, round(options.tile * diameter / self.card.diameter))
-        windows = plan_tiles((pixels.shape[1], pixels.shape[2]), window, 0.0, 1)
+        windows = plan_tiles(shape, window, 0.0, 1)
         chosen = np.unique(np.linspace(0, len(windows) - 1, _FEW_TILES).round().astype(int))
         side = [max(divisor, round(length * options.tile / window / divisor) * divisor) for length in windows.tile]
         return self._styles(resize(cut(pixels, windows, chosen.tolist()), (side[0], side[1])), options.batch)
 
-    def _tiling(self, pixels: np.ndarray, diameter: float, options: Options) -> tuple[int, Tiling]:
-        """The divisor of tile sides, and the tiles of the image resized for a diameter."""
-        scale = self.card.diameter / diameter
-        rows, columns = (max(1, self.conventions.length(length * scale)) for length in pixels.shape[1:])
-        divisor = max(weights.card.architecture.divisor for weights in self.weights)
-        if options.augment:
-            return divisor, self.conventions.plan_flipped((rows, columns), options.tile, divisor)
-        return divisor, self.conventions.plan((rows, columns), options.tile, options.overlap, divisor)
+    @property
+    def divisor(self) -> int:
+        """Height and width of tiles are multiples of this."""
+        return max(weights.card.architecture.divisor for weights in self.weights)
 
-    def _run_tiles(
-        self, scaled: np.ndarray, tiling: Tiling, batch: int, tell: Callable[[float], None]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        maps, style = self.run_stack(scaled[None], tiling, batch, tell)
-        return maps[0], style
+    def tiling(self, shape: tuple[int, int], diameter: float, options: Options, longest: int = 0) -> Tiling:
+        """The tiles of an image (Y, X) that is resized for a diameter.
+
+        longest: pixels; without flips, an image that is not longer after resizing is one tile.
+        """
+        scale = self.card.diameter / diameter
+        rows, columns = (max(1, self.conventions.length(length * scale)) for length in shape)
+        if options.augment:
+            return self.conventions.plan_flipped((rows, columns), options.tile, self.divisor)
+        whole = -(-max(rows, columns) // self.divisor) * self.divisor
+        tile = max(options.tile, whole) if whole <= longest else options.tile
+        return self.conventions.plan((rows, columns), tile, options.overlap, self.divisor)
 
     def run_stack(
         self, scaled: np.ndarray, tiling: Tiling, batch: int, tell: Callable[[float], None]

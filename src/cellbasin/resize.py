@@ -1,9 +1,7 @@
 """Resizing of images, maps and labels, half-pixel centres, any leading axes.
 
-The paper ("Test time resizing") resizes with plain bilinear interpolation. That skips pixels when it shrinks,
-so
-here the triangle filter is widened by the factor of shrinking (what Pillow calls BILINEAR): noise is
-averaged, not sampled.
+The paper ("Test time resizing") resizes with plain bilinear interpolation. That skips pixels when it shrinks, so here
+the triangle filter is widened by the factor of shrinking (what Pillow calls BILINEAR): noise is averaged, not sampled.
 """
 
 from __future__ import annotations
@@ -41,9 +39,8 @@ def resize(array: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
 
     Raises
     ------
-    ValueError when the array has fewer than two axes or an axis of length zero, or `shape` is not two
-    positive integers.
-    TypeError when the array is boolean or complex.
+    ValueError when the array has fewer than two axes or an axis of length zero, or `shape` is not two positive
+    integers. TypeError when the array is boolean or complex.
 
     Paper: "Test time resizing".
 

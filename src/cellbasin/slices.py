@@ -18,7 +18,6 @@ from cellbasin.parallel import parallel_map
 from cellbasin.prediction import Maps, Predictor, unit_length
 from cellbasin.resize import linear_taps
 from cellbasin.scratch import Allocate, in_memory
-from cellbasin.tiling import Tiling
 
 _LONGEST_TILE = 320  # pixels; a slice that is not longer is one tile
 _GROUP = 16  # slices at a time: whole cache lines where they are columns of the volume
@@ -66,7 +65,7 @@ def predict_volume(
 
     for axis in (k for k in range(3) if counts[k]):
         plane = (cubes[1 if axis == 0 else 0], cubes[1 if axis == 2 else 2])
-        tiling = _tiling(predictor, plane, scale, options)
+        tiling = predictor.tiling(plane, diameter, options, _LONGEST_TILE)
         for first, images in _slices(pixels, axis, counts[axis]):
             tell_group = partial(tell_part, slices=len(images))
             scaled = predictor.conventions.resize(images, tiling.shape)
@@ -91,16 +90,6 @@ def _weights(options: Options, depth: float) -> np.ndarray:
 def _slice_count(stored: int, cubes: int, scale: float) -> int:
     """Slices along an axis: no more than are stored, nor than objects of the network's diameter need."""
     return min(stored, max(1, round(cubes * scale)))
-
-
-def _tiling(predictor: Predictor, plane: tuple[int, int], scale: float, options: Options) -> Tiling:
-    rows, columns = (max(1, predictor.conventions.length(length * scale)) for length in plane)
-    divisor = max(weights.card.architecture.divisor for weights in predictor.weights)
-    if options.augment:
-        return predictor.conventions.plan_flipped((rows, columns), options.tile, divisor)
-    whole = -(-max(rows, columns) // divisor) * divisor
-    tile = max(options.tile, whole) if whole <= _LONGEST_TILE else options.tile
-    return predictor.conventions.plan((rows, columns), tile, options.overlap, divisor)
 
 
 def _slices(pixels: np.ndarray, axis: int, count: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -1,32 +1,29 @@
 """Cutting an image into overlapping tiles and blending what the network makes of them, tile by tile.
 
-Paper: "Tiling and test augmentations". The tiles lie on a grid of rows and columns, so the weights of the
-blend are products
-of one weight along Y and one along X, and each of them can be normalised beforehand: tiles are added to the
-result
-as they come, nothing else is kept, and there is no division at the end.
+Paper: "Tiling and test augmentations". The tiles lie on a grid of rows and columns, so the weights of the blend are
+products of one weight along Y and one along X, and each of them can be normalised beforehand: tiles are added to the
+result as they come, nothing else is kept, and there is no division at the end.
 
 >>> image = np.random.default_rng(0).random((2, 300, 500), dtype=np.float32)
 >>> tiling = plan_tiles(image.shape[1:])
 >>> blender = Blender(tiling, maps=2)
->>> for batch in tiling.batches(8):
-...     blender.add(cut(image, tiling, batch), batch)  # the network would stand here
+>>> for n in range(len(tiling)):
+...     blender.add(cut(image, tiling, [n]), [n])  # the network would stand here
 >>> bool(np.allclose(blender.result(), image, atol=1e-6))
 True
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
+from cellbasin.options import OVERLAP, TILE
 from cellbasin.parallel import parallel_map
 
-TILE = 224
-OVERLAP = 0.1
 TAPER = 7.5
 _SHOULDER = 20.0
 
@@ -66,24 +63,17 @@ class Tiling:
         row, column = divmod(index, len(self.columns))
         return self.alternating and column % 2 == 1, self.alternating and row % 2 == 1
 
-    def batches(self, size: int) -> Iterator[range]:
-        """The numbers of all tiles, `size` at a time."""
-        return (range(first, min(first + size, len(self))) for first in range(0, len(self), size))
-
 
 def plan_tiles(
     shape: tuple[int, int],
     tile: int = TILE,
     overlap: float = OVERLAP,
     divisor: int = 16,
-    *,
-    longest: int | None = None,
 ) -> Tiling:
     """Lay tiles over an image: as few as overlap by at least a fraction of their length, evenly spaced.
 
-    Along an axis on which the image is not longer than a tile there is one tile, of the image's length
-    rounded up to a multiple
-    of `divisor` (the missing pixels are reflections, half on either side); else tiles stay inside the image.
+    Along an axis on which the image is not longer than a tile there is one tile, of the image's length rounded up to a
+    multiple of `divisor` (the missing pixels are reflections, half on either side); else tiles stay inside the image.
 
     Parameters
     ----------
@@ -92,8 +82,6 @@ def plan_tiles(
     overlap : least overlap of neighbouring tiles as a fraction of their length, 0 ≤ overlap < 1.
     divisor : what the length of a tile must be divisible by for the network: 16, or 32 with the
         half-resolution stem.
-    longest : tiles may be lengthened to this where that makes the sum of their lengths smaller. Default:
-        `tile`.
 
     Returns
     -------
@@ -106,12 +94,9 @@ def plan_tiles(
 
     >>> plan_tiles((100, 500))
     Tiling(shape=(100, 500), tile=(112, 224), rows=(-6,), columns=(0, 138, 276), alternating=False, beyond='mirror')
-    >>> plan_tiles((100, 500), longest=288).columns
-    (0, 228)
     """
     _check_plan(shape, tile, overlap, divisor)
-    lengths = range(tile, max(tile, longest or tile) + 1, divisor)
-    (height, rows), (width, columns) = (_plan_axis(length, lengths, overlap, divisor) for length in shape)
+    (height, rows), (width, columns) = (_plan_axis(int(length), tile, overlap, divisor) for length in shape)
     return Tiling((int(shape[0]), int(shape[1])), (height, width), rows, columns)
 
 
@@ -119,9 +104,8 @@ def plan_flipped_tiles(shape: tuple[int, int], tile: int = TILE, divisor: int = 
     """Lay tiles that overlap by half over an image, flipped in turn, for averaging over four views of almost
     every pixel.
 
-    Tiles of odd rows are flipped along X, those of odd columns along Y. There are at least two rows and
-    columns,
-    in a small image at the same place.
+    Tiles of odd rows are flipped along X, those of odd columns along Y. There are at least two rows and columns, in a
+    small image at the same place.
 
     Parameters
     ----------
@@ -232,9 +216,8 @@ class Blender:
     """Builds the maps of an image from the maps of its tiles, weighted by a sigmoid taper of bandwidth 7.5
     pixels.
 
-    Holds the result only: memory is 4 · K bytes per image pixel. Add all tiles once, in the same order if
-    results
-    must be the same to the last bit, and from one thread at a time.
+    Holds the result only: memory is 4 · K bytes per image pixel. Add all tiles once, in the same order if results must
+    be the same to the last bit, and from one thread at a time.
 
     Paper: "Tiling and test augmentations".
 
@@ -303,15 +286,12 @@ def _check_plan(shape: tuple[int, int], tile: int, overlap: float, divisor: int)
         raise ValueError(f"found an overlap of {overlap}; expected a fraction of the tile, 0 ≤ overlap < 1")
 
 
-def _plan_axis(length: int, lengths: range, overlap: float, divisor: int) -> tuple[int, tuple[int, ...]]:
-    """Length of the tiles and where they start; of several lengths the one with the least work, then the
-    shortest."""
-    length = int(length)
-    if length <= lengths[-1]:
+def _plan_axis(length: int, tile: int, overlap: float, divisor: int) -> tuple[int, tuple[int, ...]]:
+    """Length of the tiles and where they start."""
+    if length <= tile:
         tile = -(-length // divisor) * divisor
         return tile, (-((tile - length) // 2),)
-    plans = [(tile, _starts(length - tile, max(1, int(tile * (1 - overlap))))) for tile in lengths]
-    return min(plans, key=lambda plan: plan[0] * len(plan[1]))
+    return tile, _starts(length - tile, max(1, int(tile * (1 - overlap))))
 
 
 def _starts(last: int, longest_step: int) -> tuple[int, ...]:

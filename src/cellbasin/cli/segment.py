@@ -126,8 +126,7 @@ class _Batch:
         self.images = find_images(good)
 
     def check(self) -> None:
-        """Refuse, before any work, what would overwrite an image or another image's results, or cannot "
-        "be written."""
+        """Refuse, before any work, what would overwrite an image or other results, or cannot be written."""
         if not self.images:
             return
         self._check_names()

@@ -149,9 +149,9 @@ def read_index(folder: str | os.PathLike[str], split: str | None = None) -> list
 
     Parameters
     ----------
-    folder : holds `index.csv` with at least the columns source, split and name, and the files
-        SOURCE/SPLIT/NAME.png (or any ending that is read) with NAME_masks.png; or pairs as `find_pairs` wants
-        them, in the folder or in its subfolder `split`.
+    folder : holds `index.csv` with at least the columns source, split and name, and the files SOURCE/SPLIT/NAME.png (or
+        any ending that is read) with NAME_masks.png; or pairs as `find_pairs` wants them, in the folder or in its
+        subfolder `split`.
     split : keep only this split ("train", "test"); None keeps all. A plain folder of pairs is taken whole.
 
     Returns

@@ -29,9 +29,8 @@ def write_outlines_text(
     Parameters
     ----------
     path : ending in .txt.
-    labels : integer (Y, X). Not modified. Points are corners of pixels: the pixel at row 0, column 0
-        reaches from 0,0 to 1,1. An object of several pieces has a line for each; no
-        line is empty. Holes are left out.
+    labels : integer (Y, X). Not modified. Points are corners of pixels: the pixel at row 0, column 0 reaches from 0,0
+        to 1,1. An object of several pieces has a line for each; no line is empty. Holes are left out.
     points : "corners", or "centres" of the outermost pixels, one after the other, as Cellpose writes them.
 
     Raises
@@ -108,8 +107,8 @@ def write_geojson(
     Parameters
     ----------
     path : ending in .geojson.
-    labels : integer (Y, X). Not modified. Coordinates are pixels, x before y, corners as in
-        `write_outlines_text`; objects whose parts touch at corners only are MultiPolygons.
+    labels : integer (Y, X). Not modified. Coordinates are pixels, x before y, corners as in `write_outlines_text`;
+        objects whose parts touch at corners only are MultiPolygons.
     table : columns of one entry per object, among them "label"; the others become measurements.
 
     Raises
