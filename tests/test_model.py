@@ -1,5 +1,9 @@
 """The whole way from image to labels with the shipped model: what every user interface relies on."""
 
+import os
+import pickle
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -192,3 +196,40 @@ def test_options_out_of_range_are_refused():
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Options(**wrong)
+
+
+def test_a_pickled_model_finds_the_same(model, nuclei, found):
+    again = pickle.loads(pickle.dumps(model)).segment(nuclei.image, axes="CYX", diameter=26)
+    assert np.array_equal(again.labels, found.labels)
+    assert again.provenance["precision"] == "float32"
+
+
+FORKING = """
+import os, signal, sys
+import numpy as np
+from cellbasin.generator import generate
+from cellbasin.model import load_model
+
+image, model = generate("nuclei", (96, 96), seed=1).image[0], load_model(engine=sys.argv[1], precision="float32")
+expected = model.segment(image, diameter=20).labels
+for works in (True, False):
+    child = os.fork()
+    if not child:
+        signal.alarm(60)
+        if works:
+            assert np.array_equal(model.segment(image, diameter=20).labels, expected)
+        sys.exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+assert np.array_equal(model.segment(image, diameter=20).labels, expected)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs a system that forks")
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_a_forked_process_can_use_and_leave_the_model(engine):
+    """As multiprocessing does on Linux: what engines build waits for threads that the child does not have."""
+    environment = os.environ | {"CELLBASIN_THREADS": "2", "OMP_NUM_THREADS": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", FORKING, engine], env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -52,7 +53,12 @@ class Predictor:
         self.weights = tuple(weights)
         self.conventions = CONVENTIONS[first.conventions]
         self.card = first
+        self._asked = (engine, precision)
         self.engines: tuple[Engine, ...] = tuple(choose_engine(w, engine, precision) for w in weights)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied or sent to another process it builds its networks anew, with the engine that is chosen there."""
+        return _rebuilt, (type(self), self.weights, *self._asked)
 
     def predict(
         self,
@@ -130,6 +136,10 @@ class Predictor:
 def _mean(maps: list[np.ndarray]) -> np.ndarray:
     """Mean of the maps of an ensemble."""
     return maps[0] if len(maps) == 1 else np.asarray(np.mean(maps, axis=0, dtype=np.float32))
+
+
+def _rebuilt(kind: type[Predictor], weights: Sequence[Weights], engine: str, precision: str) -> Predictor:
+    return kind(weights, engine=engine, precision=precision)
 
 
 def unit_length(style: np.ndarray) -> np.ndarray:

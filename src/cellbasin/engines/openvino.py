@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import queue
+import threading
+import weakref
 
 import numpy as np
 import openvino as ov
@@ -21,9 +25,13 @@ HINTS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
 KERNELS_KEPT = 300
 
 
+_ENGINES: weakref.WeakSet[OpenVINOEngine] = weakref.WeakSet()
+
+
 class OpenVINOEngine:
     """One tile per request and one request per thread: a tile's maps stay near the processor, and its result
-    depends neither on the number of threads nor on the other tiles.
+    depends neither on the number of threads nor on the other tiles. A forked process, which has none of the threads
+    that OpenVINO waits for, builds the network anew.
 
     precision: "float32", "bf16" or "int8" (needs `weights.card.ranges`); see `Engine`.
     """
@@ -34,13 +42,19 @@ class OpenVINOEngine:
     def __init__(self, weights: Weights, precision: str = "float32", reason: str = "") -> None:
         self.precision, self.reason = precision, reason
         self.architecture = weights.card.architecture
-        core = ov.Core()
-        hint = HINTS[precision]
-        if precision == "int8" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        self._weights, self._building = weights, threading.Lock()
+        self.compiled: ov.CompiledModel | None = None  # in a forked process until it is used
+        self._build()
+        _ENGINES.add(self)
+
+    def _build(self) -> None:
+        core, weights = ov.Core(), self._weights
+        hint = HINTS[self.precision]
+        if self.precision == "int8" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
             hint = "bf16"
-        graph = build_graph(weights, weights.card.ranges if precision == "int8" else None)
+        graph = build_graph(weights, weights.card.ranges if self.precision == "int8" else None)
         threads = thread_count()
-        self.compiled = core.compile_model(
+        compiled = core.compile_model(
             graph,
             "CPU",
             {
@@ -53,11 +67,15 @@ class OpenVINOEngine:
         )
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(threads):
-            self._requests.put(self.compiled.create_infer_request())
+            self._requests.put(compiled.create_infer_request())
+        self.compiled = compiled
 
     def run(self, tiles: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `Engine.run`."""
         check_tiles(tiles, self.architecture)
+        with self._building:
+            if self.compiled is None:
+                self._build()
         maps = np.empty((len(tiles), self.architecture.outputs, *tiles.shape[2:]), np.float32)
         style = np.empty((len(tiles), self.architecture.channels[-1]), np.float32)
 
@@ -72,3 +90,19 @@ class OpenVINOEngine:
 
         parallel_map(one, range(len(tiles)))
         return maps, style
+
+    def forget(self) -> None:
+        """Let go of the network without taking it down, for which OpenVINO needs the threads that it was built with."""
+        for kept in (self.compiled, self._requests):
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # never freed
+        self.compiled, self._building = None, threading.Lock()
+
+
+def _forget_networks() -> None:
+    """A forked process has none of its parent's threads: it would hang or be aborted with what its parent has built."""
+    for engine in list(_ENGINES):
+        engine.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_networks)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 
 import numpy as np
@@ -27,11 +28,14 @@ class TorchEngine:
         self.precision, self.device, self.reason = precision, device, reason
         self.architecture = weights.card.architecture
         self._network = build(weights).to(device, memory_format=torch.channels_last)
+        self._process = os.getpid()
         self._lock = threading.Lock()  # one batch on the device at a time bounds its memory
 
     def run(self, tiles: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `Engine.run`."""
         check_tiles(tiles, self.architecture)
+        if self._process != os.getpid():  # a forked process, which would wait for threads that it does not have
+            torch.set_num_threads(1)
         maps = np.empty((len(tiles), self.architecture.outputs, *tiles.shape[2:]), np.float32)
         style = np.empty((len(tiles), self.architecture.channels[-1]), np.float32)
         step = max(1, PIXELS_AT_ONCE[self.device] // (tiles.shape[2] * tiles.shape[3]))
