@@ -208,6 +208,7 @@ def test_output_folder_that_cannot_be_written(
 def test_json_that_cannot_be_written(run: Run, image: Path, small_model: Path, tmp_path: Path) -> None:
     target = tmp_path / "nowhere" / "a.json"
     assert_one_line(run("segment", image, "--json", target, "--model", small_model), str(target))
+    assert not list(image.parent.glob("*_masks.tif"))  # it was found out before any work
 
 
 def test_two_images_with_one_result(run: Run, small_model: Path, tmp_path: Path) -> None:
@@ -226,6 +227,36 @@ def test_an_image_is_never_replaced(run: Run, small_model: Path, tmp_path: Path)
     outcome = run("segment", image, other, "--out", tmp_path / "out", "--model", small_model)
     assert_one_line(outcome, str(other))
     assert other.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["cells.npy", "cells_masks.tif"])
+def test_json_never_replaces_an_image_or_result(run: Run, image: Path, small_model: Path, name: str) -> None:
+    before = image.read_bytes()
+    outcome = run("segment", image, "--json", image.with_name(name), "--model", small_model)
+    assert_one_line(outcome, name)
+    assert image.read_bytes() == before
+
+
+def test_evaluate_never_replaces_annotated_images(run: Run, image: Path, small_model: Path) -> None:
+    folder, labels = image.parent, image.with_name("cells_masks.tif")
+    tifffile.imwrite(labels, np.eye(96, dtype=np.uint16))
+    before = labels.read_bytes()
+    assert_one_line(run("evaluate", folder, "--model", small_model, "--save", folder.parent), "--save")
+    for flag in ("--json", "--log"):
+        assert_one_line(run("evaluate", folder, "--model", small_model, flag, labels), str(labels))
+        assert_one_line(run("evaluate", folder, "--model", small_model, flag, folder / "no" / "a.json"), "no folder")
+    assert_one_line(run("score", labels, labels, "--json", labels), str(labels))
+    assert labels.read_bytes() == before
+
+
+@pytest.mark.parametrize("arguments", [[""], ["cells.npy", "--out", ""], ["cells.npy", "--out="]])
+def test_an_empty_argument_is_not_this_folder(
+    run: Run, image: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """As an unset variable of the shell leaves it."""
+    monkeypatch.chdir(image.parent)
+    assert_one_line(run("segment", *arguments, "--model", small_model), "empty")
+    assert list(image.parent.iterdir()) == [image]
 
 
 def test_one_bad_image_among_many(run: Run, small_model: Path, tmp_path: Path) -> None:

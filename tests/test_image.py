@@ -134,7 +134,7 @@ def test_what_is_not_an_array():
     assert as_image([[1, 2], [3, 4]]).axes == "YX"
     with pytest.raises(TypeError, match="numpy array"):
         Image([[1, 2], [3, 4]], "YX")
-    with pytest.raises(TypeError, match="dtype"):
+    with pytest.raises(TypeError, match="read_image"):
         as_image("cells.tif")
     with pytest.raises(TypeError, match="dtype object"):
         as_image(None)

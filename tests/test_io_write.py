@@ -153,3 +153,4 @@ def test_unknown_outputs_are_refused() -> None:
         check_outputs(["labels", "pictures"])
     with pytest.raises(ValueError, match="nothing"):
         check_outputs([])
+    assert check_outputs("labels") == ("labels",)

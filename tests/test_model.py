@@ -12,6 +12,7 @@ import pytest
 from cellbasin import size
 from cellbasin.generator import generate
 from cellbasin.image import Image
+from cellbasin.io import save
 from cellbasin.labels import relabel, split_pieces
 from cellbasin.metrics import average_precision
 from cellbasin.model import Cancelled, Model, load_model
@@ -196,6 +197,13 @@ def test_options_out_of_range_are_refused():
     ):
         with pytest.raises(ValueError, match=next(iter(wrong))):
             Options(**wrong)
+
+
+def test_an_array_is_saved_with_the_axes_that_it_was_segmented_with(model, tmp_path):
+    array = generate("cytoplasm", (96, 96), diameter=24, seed=3).image[:2]
+    result = model.segment(array, axes="CYX", channels=(1, 0), diameter=24)
+    assert [path.name for path in save(result, array, tmp_path / "a", "table")] == ["a_objects.csv"]
+    assert (tmp_path / "a_objects.csv").read_text().splitlines()[0].endswith("max_1")
 
 
 def test_a_pickled_model_finds_the_same(model, nuclei, found):

@@ -185,6 +185,7 @@ def _check_array(array: np.ndarray) -> None:
         hints = {
             "b": "a mask is not an image: convert it with .astype('uint8') if it is meant",
             "c": "take its np.abs or .real",
+            "U": "if it is a file's name, read it with cellbasin.read_image",
         }
         hint = hints.get(array.dtype.kind, "convert it first")
         raise TypeError(f"found an image of dtype {array.dtype}; expected integers or floats: {hint}")

@@ -37,8 +37,8 @@ def load_model(
     make an ensemble.
 
     engine: "auto", "openvino" or "torch"; precision: "auto", "float32", "bf16" or "int8" (`cellbasin doctor` tells
-    what "auto" chooses and why). Raises WeightsError for names and files that cannot be used, ValueError for an
-    engine or precision that is not to be had here.
+    what "auto" chooses and why). Raises WeightsError for names and files that cannot be used, engines.EngineError for
+    an engine or precision that is not to be had here.
 
     >>> model = load_model()
     >>> model.card.name
@@ -75,7 +75,9 @@ class Model(Predictor):
         >>> segmentation.labels.shape
         (96, 96)
         """
-        options = options or Options()
+        options = Options() if options is None else options
+        if not isinstance(options, Options):
+            raise TypeError(f"found options of type {type(options).__name__}; expected cellbasin.Options(...)")
         options = replace(
             options,
             axes=options.axes if axes is None else axes,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, dataclass, field, fields
 from math import inf
+from numbers import Integral, Real
 from typing import Any, Literal
 
 FLOW_THRESHOLD = 0.4  # paper, Methods, "Mask quality threshold"
@@ -108,19 +109,19 @@ class Options:
 
     def __post_init__(self) -> None:
         for item in fields(self):
-            value, low, high = getattr(self, item.name), item.metadata["low"], item.metadata["high"]
-            if low is not None and value is not None and not (isinstance(value, int | float) and low <= value <= high):
-                raise ValueError(f"{item.name} is {value!r}, expected a number from {low} to {high}")
+            if item.metadata["low"] is not None:
+                object.__setattr__(self, item.name, _number(item, getattr(self, item.name)))
         if self.tile % 16:
             raise ValueError(f"tile is {self.tile}, expected a multiple of 16")
-        if self.channels is not None and not (
-            1 <= len(self.channels) <= 2 and all(isinstance(c, int) and c >= 0 for c in self.channels)
-        ):
-            raise ValueError(f"channels is {self.channels!r}, expected PRIMARY or PRIMARY,NUCLEAR: numbers from 0")
-
+        if self.channels is not None:
+            object.__setattr__(self, "channels", _channels(self.channels))
+        object.__setattr__(self, "direction_weights", _weights(self.direction_weights))
+        if not isinstance(self.axes, str | None):
+            raise ValueError(f"axes is {self.axes!r}, expected a text such as YX, CYX or ZYX")
+        if self.augment not in (True, False):
+            raise ValueError(f"augment is {self.augment!r}, expected True or False")
         if self.volume_mode not in ("flows", "stitch"):
             raise ValueError(f"volume_mode is {self.volume_mode!r}, expected flows or stitch")
-        _check_weights(self.direction_weights)
 
     def largest_flow_error(self, default: float = FLOW_THRESHOLD) -> float:
         """The limit that `flow_threshold` means, or the default where it is not given; infinite where all are kept.
@@ -135,7 +136,27 @@ class Options:
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
-def _check_weights(weights: tuple[float, ...]) -> None:
-    right = len(weights) == 3 and all(isinstance(w, int | float) and 0 <= w < 1e6 for w in weights)
-    if not right or not any(weights):
-        raise ValueError(f"direction_weights is {weights!r}, expected three numbers from 0 on: XY,XZ,YZ, not all 0")
+def _number(item: Field[Any], value: Any) -> float | int | None:
+    """The number, of numpy or Python, that an option has: whole where its default is."""
+    if value is None and item.default is None:
+        return None
+    whole, low, high = isinstance(item.default, int), item.metadata["low"], item.metadata["high"]
+    right = isinstance(value, Real) and not isinstance(value, bool) and low <= value <= high
+    if not right or (whole and value != int(value)):
+        raise ValueError(f"{item.name} is {value!r}, expected a {'whole ' * whole}number from {low} to {high}")
+    return int(value) if whole else float(value)
+
+
+def _channels(value: Any) -> tuple[int, ...]:
+    found = tuple(value) if isinstance(value, Iterable) else ()
+    right = all(isinstance(c, Integral) and not isinstance(c, bool) and int(c) >= 0 for c in found)
+    if len(found) not in (1, 2) or not right:
+        raise ValueError(f"channels is {value!r}, expected PRIMARY or PRIMARY,NUCLEAR: numbers from 0")
+    return tuple(int(channel) for channel in found)
+
+
+def _weights(value: Any) -> tuple[float, ...]:
+    found = tuple(value) if isinstance(value, Iterable) else ()
+    if len(found) != 3 or not all(isinstance(w, Real) and 0 <= float(w) < 1e6 for w in found) or not any(found):
+        raise ValueError(f"direction_weights is {value!r}, expected three numbers from 0 on: XY,XZ,YZ, not all 0")
+    return tuple(float(weight) for weight in found)

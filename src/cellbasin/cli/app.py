@@ -70,6 +70,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
 
 
 def _call(words: list[str]) -> int:
+    if any(not word or (word.startswith("--") and word.endswith("=")) for word in words):  # as a path it is this folder
+        print_error("found an empty argument, expected a value: is a variable of the shell empty?")
+        return NOTHING
     try:
         result = make_app()(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:

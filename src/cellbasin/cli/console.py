@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,6 +31,17 @@ def one_line(error: BaseException | str) -> str:
 def print_error(error: BaseException | str) -> None:
     """One line on stderr."""
     print(f"cellbasin: error: {one_line(error)}", file=sys.stderr, flush=True)
+
+
+def check_json(target: str | Path | None, used: Iterable[Path] = ()) -> None:
+    """Refuse, before any work, a file for results whose folder is not there, or that is in use."""
+    if target is None or target == "-":
+        return
+    path = Path(target)
+    if not path.resolve().parent.is_dir():
+        raise CommandError(f"{path}: found no folder {path.resolve().parent}; expected it to exist: create it")
+    if path.resolve() in {other.resolve() for other in used}:
+        raise CommandError(f"{path}: found an image or its result there; expected a new file: choose another")
 
 
 def write_json(target: str, content: Any) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from cellbasin.cli.console import DONE, Bar, CommandError, table, write_json
+from cellbasin.cli.console import DONE, Bar, CommandError, check_json, table, write_json
 from cellbasin.cli.flags import EvaluateFlags, JsonOption, ModelFlags, ModelOption, options_from, words
 from cellbasin.options import NOT_ANNOTATED
 
@@ -104,6 +104,7 @@ def evaluate(  # noqa: PLR0913
     options = options_from(flags)
     records = select_records(folder, split, sources=source)
     records = limit_per_source(records, limit) if limit else records
+    _check_files(records, json_file, save, log)
     model = (models or ModelFlags()).load()
     first: dict[str, Any] = {}
     settings: dict[str, Any] = {"diameter": diameter, "options": options, "ignore": ignore}
@@ -120,6 +121,15 @@ def evaluate(  # noqa: PLR0913
     if log:
         _append(log, {"date": datetime.now(UTC).isoformat(timespec="seconds"), **facts, **_short(found)})
     return DONE
+
+
+def _check_files(records: Sequence[Record], json_file: str | None, save: Path | None, log: Path | None) -> None:
+    """Refuse, before any work, what would overwrite annotated images or put results among them."""
+    for target in (json_file, log):
+        check_json(target, [path for record in records for path in (record.image, record.masks)])
+    homes = {record.masks.parent.resolve() for record in records}
+    if save is not None and any(_saved(save, record).parent.resolve() in homes for record in records):
+        raise CommandError(f"{save}: found the annotated images where results would go; choose another with --save")
 
 
 def _changed(options: Options) -> dict[str, Any]:
@@ -165,12 +175,16 @@ def _reporter(save: Path | None, bar: Bar, first: dict[str, Any]) -> Callable[[R
     def report(record: Record, result: Segmentation) -> None:
         first.update(result.provenance if not first else {})
         if save is not None:
-            path = save / record.source / record.split / f"{record.name}_masks.tif"
+            path = _saved(save, record)
             path.parent.mkdir(parents=True, exist_ok=True)
             write_labels(path, result.labels, provenance=result.provenance)
         bar.end()
 
     return report
+
+
+def _saved(folder: Path, record: Record) -> Path:
+    return folder / record.source / record.split / f"{record.name}_masks.tif"
 
 
 def _short(found: Evaluation) -> dict[str, Any]:

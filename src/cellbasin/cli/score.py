@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cellbasin.cli.console import DONE, Bar, CommandError, write_json
+from cellbasin.cli.console import DONE, Bar, CommandError, check_json, write_json
 from cellbasin.cli.evaluate import IgnoreOption, report_text
 from cellbasin.cli.flags import JsonOption
 from cellbasin.options import NOT_ANNOTATED
@@ -36,6 +36,7 @@ def score(
     from cellbasin.io import read_labels
 
     pairs = pair_label_files(truth, predicted)
+    check_json(json_file, [file for _, *files in pairs for file in files])
     images = []
     with Bar(len(pairs)) as bar:
         for name, true_file, predicted_file in pairs:

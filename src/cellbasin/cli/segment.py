@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +20,7 @@ from cellbasin.cli.console import (
     PARTLY,
     Bar,
     CommandError,
+    check_json,
     one_line,
     print_error,
     write_json,
@@ -84,7 +85,7 @@ def segment(
 
     batch = _Batch(options_from(flags), check_outputs(save), out, quiet, told_on_stderr=json_file == "-")
     batch.find(inputs)
-    batch.check()
+    batch.check(json_file)
     try:
         if batch.images:
             batch.run((models or ModelFlags()).load(), one_diameter=wants_one_diameter(flags))
@@ -125,11 +126,11 @@ class _Batch:
                 self._failed(item, error)
         self.images = find_images(good)
 
-    def check(self) -> None:
+    def check(self, json_file: str | None) -> None:
         """Refuse, before any work, what would overwrite an image or other results, or cannot be written."""
+        check_json(json_file, [*self.images, *self._check_names()])
         if not self.images:
             return
-        self._check_names()
         if self.out is not None:
             try:
                 self.out.mkdir(parents=True, exist_ok=True)
@@ -142,7 +143,8 @@ class _Batch:
             except OSError as error:
                 raise CommandError(_not_writable(folder, error)) from error
 
-    def _check_names(self) -> None:
+    def _check_names(self) -> Iterable[Path]:
+        """The files of results that are not the same, and no image."""
         from cellbasin.io.outputs import OUTPUTS
 
         inputs = {image.resolve() for image in self.images}
@@ -160,6 +162,7 @@ class _Batch:
                         f"{other} and {image} would both be written to {path}; expected images of "
                         f"different names: rename one, or segment them apart with different --out"
                     )
+        return makers
 
     def stem(self, image: Path) -> Path:
         """Path of the image's results without their endings."""

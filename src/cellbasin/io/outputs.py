@@ -107,7 +107,7 @@ OUTPUTS: dict[str, Output] = {
 
 
 def check_outputs(what: Iterable[str]) -> tuple[str, ...]:
-    """Names out of `OUTPUTS`, each once, in the given order.
+    """Names out of `OUTPUTS`, or one name, each once, in the given order.
 
     Raises
     ------
@@ -116,7 +116,7 @@ def check_outputs(what: Iterable[str]) -> tuple[str, ...]:
     >>> check_outputs(["labels", "rois", "labels"])
     ('labels', 'rois')
     """
-    names = tuple(dict.fromkeys(what))
+    names = tuple(dict.fromkeys([what] if isinstance(what, str) else what))
     unknown = [name for name in names if name not in OUTPUTS]
     if unknown or not names:
         raise ValueError(f"found {', '.join(unknown) or 'nothing'} to save; expected some of {', '.join(OUTPUTS)}")
@@ -151,9 +151,10 @@ def save(
     Parameters
     ----------
     result : of `Model.segment`. Not modified.
-    image : what was segmented; gives voxel size, the picture under the overlay and the name in `_seg.npy`.
+    image : what was segmented (an array has the axes that it was segmented with); gives
+        voxel size, the picture under the overlay and the name in `_seg.npy`.
     stem : path of the files without the endings of `OUTPUTS`: "out/cells" gives "out/cells_masks.tif".
-    what : names out of `OUTPUTS`.
+    what : names out of `OUTPUTS`, or one name.
 
     Returns
     -------
@@ -164,8 +165,8 @@ def save(
     WriteError when a file cannot be written (those before it are whole); ValueError for an unknown name, or one that
     is not to be had of volumes.
     """
-    image = as_image(image)
     names = check_outputs(what)
+    image = _segmented(image, result)
     if result.labels.ndim == 3:
         check_dimensions(names, image)
     paths = []
@@ -175,6 +176,12 @@ def save(
         output.write(path, result, image)
         paths.append(path)
     return paths
+
+
+def _segmented(image: np.ndarray | Image, result: Segmentation) -> Image:
+    known = result.provenance.get("image", {})
+    same = not isinstance(image, Image) and known and list(np.shape(image)) == known["shape"]
+    return as_image(image, known["axes"]) if same else as_image(image)
 
 
 def _channels(result: Segmentation) -> tuple[int, ...] | None:
