@@ -65,6 +65,20 @@ def test_eval_is_segment() -> None:
     assert model.eval(image, diameter=20, compute_masks=False)[0].size == 0
 
 
+def test_calls_by_position_mean_what_they_mean_in_cellpose() -> None:
+    image = picture()
+    colour = np.stack([image, 0 * image, 0 * image], -1)
+    model = models.Cellpose(model_type="cyto3")
+    expected = model.eval(image, channels=[0, 0], diameter=20)
+    for found in (model.eval(image, 8, [0, 0], diameter=20), model.eval(colour, diameter=20)):
+        assert np.array_equal(found[0], expected[0])  # channels are gray by default, the mean of all
+    own = models.CellposeModel(False, "general", None, net_avg=False, residual_on=True, style_on=True)
+    assert np.array_equal(own.eval(image, 4, channels=[0, 0], diameter=20)[0], expected[0])
+    assert model.sz.eval(image, [0, 0])[0] == model.eval(image, diameter=0)[3]
+    with pytest.raises(ValueError, match="concatenation"):
+        models.CellposeModel(concatenation=True)
+
+
 def test_large_objects_are_dropped_if_that_is_asked_for() -> None:
     image = picture()
     model = models.CellposeModel(pretrained_model="general")
@@ -157,6 +171,9 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     masks, flows, _ = models.CellposeModel().eval(image, channels=[0, 0], diameter=20)
     io.masks_flows_to_seg(image, masks, flows, name, diams=20.0, channels=[0, 0])
     io.masks_flows_to_seg([image], [masks], [flows], [name], diams=20.0, channels=[0, 0])
+    io.masks_flows_to_seg([image], [masks], [flows], [21.0], [name], [0, 0])  # Cellpose 2's order
+    assert read_seg(tmp_path / "a_seg.npy").diameter == 21
+    io.masks_flows_to_seg(image, masks, flows, 20.0, name)
     seg = read_seg(tmp_path / "a_seg.npy")
     assert np.array_equal(seg.labels, masks) and seg.diameter == 20 and seg.flow is not None
     np.testing.assert_allclose(5 * seg.flow, flows[1], atol=1e-5)
@@ -230,6 +247,7 @@ def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = tmp_path / "theirs"
     start.write_bytes(exported(Weights(Card("x", paper, conventions="cellpose"), tensors, ""), "theirs")["theirs"])
     model = models.CellposeModel(pretrained_model=str(start))
+    before = model.eval(picture(), diameter=20)[1][2]
     images = [np.stack([picture(seed), picture(seed)], -1) for seed in (1, 2)]
     path, losses, watched = train.train_seg(
         model.net, images, [labels(1), labels(2)], test_data=images[:1], test_labels=[labels(1)],
@@ -238,13 +256,32 @@ def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.set_num_threads(threads)
     assert path == tmp_path / "models" / "mine" and losses.ndim == 1 and len(watched) == 1
     again = models.CellposeModel(pretrained_model=str(path))
+    after = model.eval(picture(), diameter=20)[1][2]  # the network that was trained is the trained one
+    assert not np.array_equal(after, before)
+    assert np.array_equal(after, again.eval(picture(), diameter=20)[1][2])
     assert again.diam_mean == 30 and 10 < again.diam_labels < 40 and not again.estimates
     io.add_model(path)
     assert models.CellposeModel(model_type="mine").diam_labels == again.diam_labels
     io.remove_model(path, delete=True)
     assert not path.exists()
+    data = images, [labels(1), labels(2)]
     with pytest.raises(ValueError, match="10000 objects"):
-        train.train_seg(model.net, images, [labels(1), labels(2)], min_train_masks=10000)
+        train.train_seg(model.net, *data, min_train_masks=10000)
+    with pytest.raises(TypeError, match="n_epoch"):
+        model.train(*data, n_epoch=1)
+    with pytest.raises(ValueError, match="rgb=True"):
+        train.train_seg(model.net, *data, rgb=True)
+
+
+@pytest.mark.parametrize("shape", [(96, 96), (2, 96, 96), (96, 96, 2), (96, 96, 3), (3, 96, 96), (96, 96, 5)])
+def test_pictures_of_images_with_any_channels(shape: tuple[int, ...]) -> None:
+    from matplotlib.figure import Figure
+
+    image = np.random.default_rng(0).random(shape)
+    figure = Figure()
+    plot.show_segmentation(figure, image, labels(), np.zeros((96, 96, 3), np.uint8), channels=[0, 0])
+    assert len(figure.axes) == 4
+    assert plot.image_to_rgb(image).shape == plot.mask_overlay(image, labels()).shape == (96, 96, 3)
 
 
 def test_dynamics() -> None:

@@ -63,9 +63,14 @@ def save_rois(masks: np.ndarray, file_name: Files, multiprocessing: bool | None 
 def masks_flows_to_seg(
     images: Any, masks: Any, flows: Any, file_names: Any, diams: Any = 30.0, channels: Any = None, **_: Any
 ) -> None:
-    """Write NAME_seg.npy for one result of `eval`, or for each of lists."""
+    """Write NAME_seg.npy for one result of `eval`, or for each of lists.
+
+    Cellpose 1 and 2 have diams before file_names; what is no name is taken for the diameters.
+    """
+    if not _are_names(file_names):
+        file_names, diams = diams, file_names
     if isinstance(masks, list):
-        names = [file_names] * len(masks) if isinstance(file_names, str) else file_names
+        names = file_names if isinstance(file_names, list | tuple) else [file_names] * len(masks)
         for n, mask in enumerate(masks):
             diameter = diams[n] if isinstance(diams, list | tuple | np.ndarray) else diams
             own = channels[n] if channels is not None and len(channels) > 2 else channels
@@ -76,6 +81,11 @@ def masks_flows_to_seg(
     labels = np.asarray(masks).astype(np.int32)
     diameter = float(np.median(np.asarray(diams, float))) if diams is not None else 30.0
     write_seg(path, labels, *_maps(flows), diameter, os.fspath(file_names), (numbers[0], numbers[1]))
+
+
+def _are_names(value: Any) -> bool:
+    first = value[0] if isinstance(value, list | tuple) and value else value
+    return isinstance(first, str | os.PathLike)
 
 
 def _maps(flows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -58,10 +58,18 @@ class CellposeModel:
         nchan: int = 2,
         pretrained_model_ortho: Any = None,
         backbone: str = "default",
+        *,
+        net_avg: bool = False,
+        residual_on: bool = True,
+        style_on: bool = True,
+        concatenation: bool = False,
     ) -> None:
         _only("pretrained_model_ortho", pretrained_model_ortho, None)
         _only("backbone", backbone, "default")
         _only("nchan", nchan, 2)
+        _only("residual_on", residual_on, True)
+        _only("style_on", style_on, True)
+        _only("concatenation", concatenation, False)
         if isinstance(pretrained_model, list | tuple) and len(pretrained_model) == 1:
             pretrained_model = pretrained_model[0]
         name = str(pretrained_model or model_type or "cyto3")
@@ -78,7 +86,7 @@ class CellposeModel:
         self.gpu = self.model.engines[0].device != "cpu"
         self.device, self.nchan, self.nclasses = self.model.engines[0].device, 2, 3
 
-    def eval(self, x: Any, **settings: Any) -> tuple[Any, Any, Any]:
+    def eval(self, x: Any, batch_size: int = 8, **settings: Any) -> tuple[Any, Any, Any]:
         """Segment an image, or each of a list: (masks, [colours, flow, logit], style), lists for a list.
 
         Keywords as Cellpose 3's `eval`. diameter None: the network's own (`diam_labels`), or estimated where the
@@ -90,6 +98,12 @@ class CellposeModel:
         if not _is_list(x):
             return found[0]
         return [one[0] for one in found], [one[1] for one in found], [one[2] for one in found]
+
+    def train(self, train_data: Any, train_labels: Any, train_files: Any = None, **settings: Any) -> str:
+        """Cellpose 2's training: `train.train_seg` of this network; returns the new file's path."""
+        from cellbasin.cellpose_api.train import train_seg
+
+        return str(train_seg(self.net, train_data, train_labels, train_files, **settings)[0])
 
 
 class Cellpose:
@@ -108,9 +122,18 @@ class Cellpose:
         self.sz = SizeModel(self.cp)
         self.diam_mean, self.gpu, self.device = self.cp.diam_mean, self.cp.gpu, self.cp.device
 
-    def eval(self, x: Any, diameter: Any = 30.0, **settings: Any) -> tuple[Any, Any, Any, Any]:
-        """As `CellposeModel.eval`, and the diameters in pixels as a fourth result."""
-        settings = {**settings, "diameter": diameter}
+    def eval(
+        self,
+        x: Any,
+        batch_size: int = 8,
+        channels: Any = (0, 0),
+        channel_axis: int | None = None,
+        *,
+        diameter: Any = 30.0,
+        **settings: Any,
+    ) -> tuple[Any, Any, Any, Any]:
+        """As `CellposeModel.eval`, and the diameters in pixels as a fourth result; the channels are gray by default."""
+        settings |= {"diameter": diameter, "channels": channels, "channel_axis": channel_axis}
         results = _each(self.cp, x, settings, automatic=True)
         found = [_as_cellpose(result, settings.get("compute_masks", True)) for result in results]
         if not _is_list(x):
@@ -125,9 +148,9 @@ class SizeModel:
     def __init__(self, cp_model: CellposeModel, device: Any = None, pretrained_size: Any = None) -> None:
         self.cp, self.diam_mean = cp_model, cp_model.diam_mean
 
-    def eval(self, x: Any, **settings: Any) -> tuple[Any, Any]:
+    def eval(self, x: Any, channels: Any = None, **settings: Any) -> tuple[Any, Any]:
         """(diameter, diameter) in pixels of an image, or lists for a list: one estimate is made, not two."""
-        results = _each(self.cp, x, {**settings, "diameter": None}, automatic=True)
+        results = _each(self.cp, x, {**settings, "channels": channels, "diameter": None}, automatic=True)
         found = [result.diameter for result in results]
         return (found, found) if _is_list(x) else (found[0], found[0])
 
@@ -179,7 +202,6 @@ def _one(
     tile_overlap: float = 0.1,
     bsize: int = 224,
     max_size_fraction: float = LARGEST,
-    batch_size: int = 8,
     resample: bool = True,
     interp: bool = True,
     niter: int | None = None,
@@ -188,7 +210,7 @@ def _one(
     tile: bool = True,
     progress: Any = None,
 ) -> Segmentation:
-    """One image; the keywords from `batch_size` on change nothing here."""
+    """One image; the keywords from `resample` on change nothing here."""
     _check_normalize(normalize)
     inverted = invert or (isinstance(normalize, Mapping) and bool(normalize.get("invert")))
     planes, axes = arranged(x, channel_axis, z_axis, volume=do_3D or stitch_threshold > 0)

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from cellbasin.cellpose_api.arrays import arranged
+from cellbasin.image import Image
 from cellbasin.io import display, flow_colours, overlay
 from cellbasin.network_outputs import FLOW_SCALE
 
@@ -25,23 +27,28 @@ def mask_rgb(masks: np.ndarray, colors: np.ndarray | None = None) -> np.ndarray:
 
 def mask_overlay(img: np.ndarray, masks: np.ndarray, colors: np.ndarray | None = None) -> np.ndarray:
     """The image in gray under the objects' colours, uint8 (Y, X, 3)."""
-    gray = display(np.asarray(img)).mean(axis=-1, keepdims=True)
+    gray = image_to_rgb(img).mean(axis=-1, keepdims=True)
     colour = mask_rgb(masks, colors)
     inside = (np.asarray(masks) > 0)[..., None]
     return np.where(inside, 0.5 * gray + 0.5 * colour, gray).astype(np.uint8)
 
 
 def image_to_rgb(img0: np.ndarray, channels: Any = (0, 0)) -> np.ndarray:
-    """The image for the screen, uint8 (Y, X, 3)."""
-    return display(np.asarray(img0))
+    """The image for the screen, uint8 (Y, X, 3); of more than three channels the first three."""
+    return display(_image(img0))
+
+
+def _image(img: np.ndarray) -> Image:
+    planes, axes = arranged(img, None, None, volume=False)
+    return Image(planes[:3], axes)
 
 
 def show_segmentation(fig: Any, img: np.ndarray, maski: np.ndarray, flowi: np.ndarray, **_: Any) -> None:
     """Draw image, outlines, masks and flow colours side by side on a figure of matplotlib."""
     masks = np.asarray(maski).astype(np.int32)
     pictures = {
-        "original image": display(np.asarray(img)),
-        "predicted outlines": overlay(np.asarray(img), masks),
+        "original image": image_to_rgb(img),
+        "predicted outlines": overlay(_image(img), masks),
         "predicted masks": mask_overlay(img, masks),
         "predicted cell pose": np.asarray(flowi).squeeze(),
     }

@@ -12,9 +12,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cellbasin.cellpose_api.arrays import arranged, picked
+from cellbasin.model import load_model
 
 if TYPE_CHECKING:
     from cellbasin.training.dataset import Annotated
+
+
+_ONLY = {"train_probs": None, "test_probs": None, "class_weights": None, "rgb": False, "normalize": True}
+_WITHOUT_EFFECT = {"learning_rate", "weight_decay", "momentum", "SGD", "batch_size", "nimg_per_epoch"}
+_WITHOUT_EFFECT |= {"nimg_test_per_epoch", "save_every", "save_each", "load_files", "compute_flows", "rescale"}
+_WITHOUT_EFFECT |= {"scale_range", "bsize"}
 
 
 def train_seg(
@@ -33,16 +40,17 @@ def train_seg(
     min_train_masks: int = 5,
     save_path: str | None = None,
     model_name: str | None = None,
-    **without_effect: Any,
+    **others: Any,
 ) -> tuple[Path, np.ndarray, np.ndarray]:
     """Go on training the network `CellposeModel(...).net` on images and labels (arrays, or files of them).
 
     Returns the file SAVE_PATH/models/MODEL_NAME (of the kind that `net` is of), and the losses that were logged, of
-    training and test images. Learning rate and the like are the recipe's. Raises ValueError where no image has enough
-    objects.
+    training and test images; `net` is the trained network then. Learning rate and the like are the recipe's. Raises
+    ValueError where no image has enough objects or a keyword cannot be followed, TypeError for unknown ones.
     """
     from cellbasin.cellpose.training import trained, write_model
 
+    _check(others)
     readers = _readers(
         train_data, train_labels, train_files, train_labels_files, channels, channel_axis, min_train_masks
     )
@@ -56,9 +64,18 @@ def train_seg(
     folder = Path(save_path or ".") / "models"
     folder.mkdir(parents=True, exist_ok=True)
     path = write_model(weights, folder, model_name or f"cellpose_{time.time():.4f}", start, given)
+    vars(net).update(vars(load_model(path)))
     losses = [line["flow"] + line["inside"] for line in lines if "flow" in line]
     watched = [line["validation_loss"] for line in lines if "validation_loss" in line]
     return path, np.array(losses), np.array(watched)
+
+
+def _check(others: dict[str, Any]) -> None:
+    for name, value in others.items():
+        if name in _ONLY and value != _ONLY[name]:
+            raise ValueError(f"found {name}={value!r}, expected {_ONLY[name]!r}: nothing else is done here")
+        if name not in _ONLY and name not in _WITHOUT_EFFECT:
+            raise TypeError(f"train_seg() got an unexpected keyword argument {name!r}")
 
 
 def _readers(
