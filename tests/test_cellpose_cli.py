@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import subprocess
 import sys
 from argparse import Namespace
@@ -186,6 +187,33 @@ def test_inverted_images(cellpose, tmp_path: Path) -> None:  # type: ignore[no-u
         assert cellpose("--dir", tmp_path / name, "--diameter", "20", "--save_tif", "--no_npy", *flags).code == 0
     found = [tifffile.imread(tmp_path / name / "0_cp_masks.tif") for name in "ab"]
     assert found[0].max() > 3 and np.array_equal(*found)
+
+
+def test_signed_numbers_are_inverted_without_overflow() -> None:
+    wide = Image(np.array([[-30000, 30000], [0, 7]], np.int16), "YX")
+    assert chosen(wide, 0, 0, invert=True)[0].array.tolist() == [[[60000, 0], [30000, 29993]]]
+
+
+def test_images_whose_results_have_one_name(cellpose, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    np.save(folder / "0.npy", picture())
+    answer = cellpose("--dir", folder, "--diameter", "20", "--save_png")
+    assert answer.code == 2 and "0.npy" in answer.err and "0.tif" in answer.err
+    assert names(folder) == {"0.npy", "0.tif", "1.tif"}
+
+
+def test_axes_that_no_file_names_are_told_by_its_flags(cellpose, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    np.save(tmp_path / "0.npy", np.stack([picture()] * 2))
+    flags = ("--image_path", tmp_path / "0.npy", "--chan", 1, "--diameter", 20, "--save_tif", "--no_npy")
+    answer = cellpose(*flags)
+    assert answer.code == 2 and "--channel_axis" in answer.err and "--axes" not in answer.err
+    assert cellpose(*flags, "--channel_axis", 0).code == 0
+    assert read_labels(tmp_path / "0_cp_masks.tif").shape == (96, 96)
+
+
+def test_being_asked_to_end_is_heeded(cellpose, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    seen = []
+    monkeypatch.setattr("cellbasin.cellpose._work", lambda given: seen.append(signal.getsignal(signal.SIGTERM)) or 0)
+    assert cellpose("--dir", folder).code == 0 and seen != [signal.getsignal(signal.SIGTERM)]
 
 
 @pytest.mark.parametrize("flags", [("--do_3D", "--anisotropy", "2"), ("--stitch_threshold", "0.3")])

@@ -86,6 +86,10 @@ class Image:
         return f"{self.name!r} of shape {self.array.shape} and axes {self.axes}".removeprefix("'' ")
 
 
+class AmbiguousAxesError(ValueError):
+    """The axes of an array cannot be told from its shape."""
+
+
 def as_image(image: np.ndarray | Image, axes: str | None = None) -> Image:
     """Take an `Image` as it is, or give an array its axes.
 
@@ -145,7 +149,7 @@ def _inferred_axes(array: np.ndarray) -> str:
     *others, last = [described_reading(shape, axes) for axes in readings(shape)]
     example = last.split()[0] if not others else others[0].split()[0]
     listed = f"{', '.join(others)} or {last}" if others else last
-    raise ValueError(
+    raise AmbiguousAxesError(
         f"the axes of an array of shape {shape} are ambiguous: it can be {listed}; "
         f'say which with axes="{example}" (on the command line --axes {example})'
     )

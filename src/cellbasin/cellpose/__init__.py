@@ -11,7 +11,7 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from cellbasin.cli.console import DONE, INTERRUPTED, NOTHING, one_line
+from cellbasin.cli.console import DONE, INTERRUPTED, NOTHING, one_line, terminable
 
 
 def console_main(arguments: Sequence[str] | None = None) -> int:
@@ -28,11 +28,12 @@ def console_main(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        with terminable():
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         _warn("interrupted")
         return INTERRUPTED
-    except SystemExit as end:  # --help
+    except SystemExit as end:  # --help, or asked to end
         return int(end.code or 0)
     except (UsageError, ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
         if os.environ.get("CELLBASIN_DEBUG"):

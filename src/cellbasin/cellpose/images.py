@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 import numpy as np
 
-from cellbasin.image import Image
+from cellbasin.image import AmbiguousAxesError, Image
 from cellbasin.io import ReadError, natural_key, read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
@@ -42,7 +43,15 @@ def list_images(folder: str, img_filter: str, mask_filter: str, *, one_level_dow
 def read(path: Path, channel_axis: int | None, z_axis: int | None) -> Image:
     """Read an image; the numbers of axes are used where they are given, counted from the array as stored."""
     if channel_axis is None and z_axis is None:
-        return read_image(path)
+        try:
+            return read_image(path)
+        except ReadError as error:
+            if not isinstance(error.__cause__, AmbiguousAxesError):
+                raise
+            raise ReadError(
+                f"{path}: found {read_dimensions(path)} axes, which the file does not name; "
+                "expected --channel_axis or --z_axis to say which are channels and planes, numbers from 0"
+            ) from error
     return read_image(path, axes=_axes(read_dimensions(path), channel_axis, z_axis))
 
 
@@ -53,6 +62,9 @@ def read_dimensions(path: Path) -> int:
     if path.suffix.lower() in (".tif", ".tiff"):
         with tifffile.TiffFile(path) as file:
             return len(file.series[0].shape)
+    if path.suffix.lower() == ".npy":
+        with contextlib.suppress(ValueError, OSError):  # reading it says what is wrong
+            return np.load(path, mmap_mode="r", allow_pickle=False).ndim
     return read_image(path).array.ndim
 
 
@@ -96,9 +108,10 @@ def chosen(image: Image, chan: int, chan2: int, *, invert: bool) -> tuple[Image,
         if not invert:
             return image, channels
     axes = "C" + image.spatial_axes
-    return Image(_inverted(planes) if invert else planes, axes, image.voxel_size, image.name), channels
+    return Image(inverted(planes) if invert else planes, axes, image.voxel_size, image.name), channels
 
 
-def _inverted(planes: np.ndarray) -> np.ndarray:
-    """Bright for dark, in every channel; normalised it is 1 minus what it was."""
-    return planes.max(axis=tuple(range(1, planes.ndim)), keepdims=True) - planes
+def inverted(planes: np.ndarray) -> np.ndarray:
+    """Bright for dark, in every channel of (C, ...); normalised it is 1 minus what it was."""
+    values = planes if planes.dtype.kind in "uf" else planes.astype(np.float64)  # differences of signed ones overflow
+    return values.max(axis=tuple(range(1, values.ndim)), keepdims=True) - values

@@ -35,6 +35,7 @@ def segment_all(given: Namespace, log: Say, warn: Say) -> int:
         raise UsageError(f"found no folder {given.savedir}, expected the one that --savedir names to exist")
     options = options_from(given)
     images = _images(given)
+    _check_names(images, given)
     log(
         f">>>> running cellpose on {len(images)} images using chan_to_seg {_GRAY[given.chan]} "
         f"and chan (opt) {_NONE[given.chan2]}"
@@ -101,6 +102,19 @@ def _images(given: Namespace) -> list[Path]:
             raise ReadError(f"{path}: found no such file, expected the image that --image_path names")
         return [path]
     return list_images(given.dir, given.img_filter, given.mask_filter, one_level_down=given.look_one_level_down)
+
+
+def _check_names(images: list[Path], given: Namespace) -> None:
+    """Refuse images whose results would have the same names."""
+    makers: dict[Path, Path] = {}
+    for image in images:
+        stem = places(image, given).folder.resolve() / image.stem
+        other = makers.setdefault(stem, image)
+        if other != image:
+            raise UsageError(
+                f"{other} and {image} would both be written to {stem}_...; expected images of different names: "
+                "rename one, or segment them apart"
+            )
 
 
 def _one(model: Model, path: Path, options: Options, given: Namespace, log: Say, place: str) -> None:

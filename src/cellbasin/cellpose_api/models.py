@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cellbasin.cellpose import images
 from cellbasin.cellpose.arguments import judged_by, probability_threshold
 from cellbasin.cellpose.networks import STAND_INS, find_network
 from cellbasin.cellpose_api.arrays import arranged, picked
@@ -216,7 +217,7 @@ def _one(
     planes, axes = arranged(x, channel_axis, z_axis, volume=do_3D or stitch_threshold > 0)
     pixels = picked(planes, channels)
     if inverted:
-        pixels = pixels.max(axis=tuple(range(1, pixels.ndim)), keepdims=True) - pixels
+        pixels = images.inverted(pixels)
     logit = cellprob_threshold if mask_threshold is None else mask_threshold
     if rescale is not None and not diameter:
         diameter = model.diam_mean / rescale

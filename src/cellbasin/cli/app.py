@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
-from types import FrameType
-from typing import Any, NoReturn
+from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
 
 from cellbasin.cli import doctor, evaluate, models, score, segment, train
-from cellbasin.cli.console import DONE, INTERRUPTED, NOTHING, CommandError, one_line, print_error
+from cellbasin.cli.console import DONE, INTERRUPTED, NOTHING, CommandError, one_line, print_error, terminable
 
 _HELP = "Segment cells in microscopy images, fast on a plain CPU."
 _EXAMPLES = """Examples:
@@ -56,7 +52,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files are bytes, not always text
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with _terminable():
+    with terminable():
         try:
             result = _call(words)
             sys.stdout.flush()
@@ -89,21 +85,3 @@ def _call(words: list[str]) -> int:
         print_error(error)
         return NOTHING
     return result if isinstance(result, int) else DONE
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Being asked to end (by a batch system) leaves no half-written file either."""
-
-    def leave(number: int, frame: FrameType | None) -> NoReturn:
-        sys.exit(128 + number)
-
-    try:
-        before: Any = signal.signal(signal.SIGTERM, leave)
-    except ValueError:  # not the main thread: somebody else's program
-        yield
-        return
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
+import signal
 import sys
-from collections.abc import Iterable, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, NoReturn
 
 DONE, PARTLY, NOTHING, INTERRUPTED = 0, 1, 2, 130
 
@@ -26,6 +29,25 @@ def one_line(error: BaseException | str) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory; expected a smaller image: cut or shrink it"
     return " ".join(str(error).split()) or type(error).__name__
+
+
+@contextlib.contextmanager
+def terminable() -> Iterator[None]:
+    """Being asked to end (by a batch system, or a terminal that closes) leaves no half-written file either."""
+
+    def leave(number: int, frame: FrameType | None) -> NoReturn:
+        sys.exit(128 + number)
+
+    before: dict[int, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # else it is somebody else's program
+        numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+        heeded = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # nohup ignores SIGHUP
+        before = {number: signal.signal(number, leave) for number in heeded}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def print_error(error: BaseException | str) -> None:
