@@ -218,6 +218,16 @@ def test_two_images_with_one_result(run: Run, small_model: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
+def test_a_frame_and_an_image_with_one_result(run: Run, small_model: Path, tmp_path: Path) -> None:
+    """Frames that were exported beside the film that they are from."""
+    frame = np.load(save_image(tmp_path / "film_t2.npy"))
+    tifffile.imwrite(tmp_path / "film.tif", np.stack([frame] * 3), imagej=True, metadata={"axes": "TYX"})
+    outcome = run("segment", tmp_path, "--model", small_model)
+    assert_one_line(outcome, "film.tif", "film_t2.npy", "film_t2_masks.tif", code=1)
+    assert len(list(tmp_path.glob("*_masks.tif"))) == 3
+    assert "film.tif" not in next(line for line in outcome.out.splitlines() if "film_t2_masks" in line)
+
+
 def test_an_image_is_never_replaced(run: Run, small_model: Path, tmp_path: Path) -> None:
     image = save_image(tmp_path / "cells.npy")
     other = tmp_path / "out" / "cells_masks.tif"

@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -97,7 +97,10 @@ def segment(
 
 @dataclass
 class _Batch:
-    """The images of one call, and what became of them."""
+    """The images of one call, and what became of them.
+
+    sources: the images' resolved paths; makers: of the files of results, whose they are.
+    """
 
     options: Options
     what: tuple[str, ...]
@@ -106,6 +109,8 @@ class _Batch:
     told_on_stderr: bool
     images: list[Path] = field(default_factory=list)
     records: list[dict[str, Any]] = field(default_factory=list)
+    sources: set[Path] = field(default_factory=set)
+    makers: dict[Path, Path] = field(default_factory=dict)
     interrupted: bool = False
     full: bool = False
 
@@ -128,7 +133,10 @@ class _Batch:
 
     def check(self, json_file: str | None) -> None:
         """Refuse, before any work, what would overwrite an image or other results, or cannot be written."""
-        check_json(json_file, [*self.images, *self._check_names()])
+        self.sources = {image.resolve() for image in self.images}
+        for image in self.images:
+            self._claim(image, self.stem(image))
+        check_json(json_file, [*self.sources, *self.makers])
         if not self.images:
             return
         if self.out is not None:
@@ -143,26 +151,22 @@ class _Batch:
             except OSError as error:
                 raise CommandError(_not_writable(folder, error)) from error
 
-    def _check_names(self) -> Iterable[Path]:
-        """The files of results that are not the same, and no image."""
+    def _claim(self, image: Path, stem: Path) -> None:
+        """Keep the files of results for an image; raises CommandError where one is an image or another's result."""
         from cellbasin.io.outputs import OUTPUTS
 
-        inputs = {image.resolve() for image in self.images}
-        makers: dict[Path, Path] = {}
-        for image in self.images:
-            for name in self.what:
-                path = Path(f"{self.stem(image)}{OUTPUTS[name].suffix}")
-                if path.resolve() in inputs:
-                    raise CommandError(
-                        f"{path}: found an image where results of {image} would go; choose another folder with --out"
-                    )
-                other = makers.setdefault(path.resolve(), image)
-                if other != image:
-                    raise CommandError(
-                        f"{other} and {image} would both be written to {path}; expected images of "
-                        f"different names: rename one, or segment them apart with different --out"
-                    )
-        return makers
+        for name in self.what:
+            path = Path(f"{stem}{OUTPUTS[name].suffix}")
+            if path.resolve() in self.sources:
+                raise CommandError(
+                    f"{path}: found an image where results of {image} would go; choose another folder with --out"
+                )
+            other = self.makers.setdefault(path.resolve(), image)
+            if other != image:
+                raise CommandError(
+                    f"{other} and {image} would both be written to {path}; expected images of "
+                    f"different names: rename one, or segment them apart with different --out"
+                )
 
     def stem(self, image: Path) -> Path:
         """Path of the image's results without their endings."""
@@ -231,17 +235,19 @@ class _Batch:
     def _frame(self, model: Model, path: Path, frame: str, image: Image, bar: Bar) -> None:
         from cellbasin.io import WriteError, check_dimensions, save
 
+        stem = Path(f"{self.stem(path)}{frame}")
         try:
             if frame:
                 bar.begin(f"{path.name} {frame[1:]}")
+                self._claim(path, stem)
             check_dimensions(self.what, image)
             result = model.segment(image, options=self.options, progress=bar.tell)
             bar.tell("writing", 0.0)
-            files = save(result, image, Path(f"{self.stem(path)}{frame}"), self.what)
+            files = save(result, image, stem, self.what)
         except WriteError as error:
             self._failed(path, error, frame)
             self.full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
-        except (ValueError, TypeError, OSError, MemoryError) as error:
+        except (CommandError, ValueError, TypeError, OSError, MemoryError) as error:
             if os.environ.get("CELLBASIN_DEBUG"):
                 raise
             self._failed(path, error, frame)
