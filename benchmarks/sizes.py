@@ -85,7 +85,7 @@ def once(model: Model, records: Sequence[Record], automatic: Evaluation, counts:
     images: list[ImageScore] = []
     for source in automatic.sources:
         members = [k for k, image in enumerate(automatic.images) if image.source == source]
-        diameter = size.common([(counts[k], automatic.images[k].diameter) for k in members])
+        diameter = size.common_diameter([(counts[k], automatic.images[k].diameter) for k in members])
         images += evaluate(model, [records[k] for k in members], diameter=diameter).images
     return Evaluation(tuple(images))
 

@@ -392,7 +392,7 @@ def test_bad_arguments_elsewhere(
 
 
 def test_training_without_torch(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cellbasin.cli.train.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("cellbasin.cli.console.importlib.util.find_spec", lambda name: None)
     outcome = run("train", tmp_path, "--out", tmp_path / "a.safetensors")
     assert_one_line(outcome, "pip install 'cellbasin[train]'")
 

@@ -11,7 +11,6 @@ import pytest
 
 from cellbasin import size
 from cellbasin.generator import generate
-from cellbasin.image import Image
 from cellbasin.io import save
 from cellbasin.labels import relabel, split_pieces
 from cellbasin.metrics import average_precision
@@ -123,20 +122,6 @@ def test_progress_is_told_and_can_cancel(model, nuclei):
     assert all(0 <= part <= 1 for _, part in told)
     with pytest.raises(Cancelled, match="network"):
         model.segment(nuclei.image, axes="CYX", diameter=26, progress=lambda stage, part: stage != "network")
-
-
-def test_many_images_are_segmented_when_asked_for(model, nuclei):
-    taken = []
-
-    def images():
-        for n in range(3):
-            taken.append(n)
-            yield Image(nuclei.image[0, :96, :96], "YX")
-
-    results = model.segment_many(images(), options=Options(diameter=26))
-    assert taken == []
-    next(results)
-    assert taken == [0]
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (7, 5), (16, 16), (225, 33)])

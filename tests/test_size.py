@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import approx_fprime
 
-from cellbasin.size import LARGEST, SMALLEST, SizeModel, common, diameter_from_style
+from cellbasin.size import LARGEST, SMALLEST, SizeModel, common_diameter, diameter_from_style
 from cellbasin.training.size_fit import _best_fit, fit_hidden, fit_linear
 from cellbasin.weights import WeightsError
 
@@ -125,4 +125,4 @@ def test_the_estimate_comes_home_from_every_look(true: float, reach: float) -> N
 
 def test_the_common_diameter_of_nothing_is_an_error() -> None:
     with pytest.raises(ValueError, match="no image"):
-        common([])
+        common_diameter([])

@@ -9,6 +9,8 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+from cellbasin.messages import one_line
+
 
 class WriteError(OSError):
     """A file could not be written; whatever was there before is untouched. The message is one line."""
@@ -49,9 +51,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
         else:
             os.replace(temporary, path)
     except OSError as error:
-        reason = " ".join(str(error.strerror or error).split()) or type(error).__name__
         raise WriteError(
-            f"{path}: cannot be written ({reason}); "
+            f"{path}: cannot be written ({one_line(error.strerror or error)}); "
             "expected an existing folder with write permission and space left: "
             "choose another folder or free space"
         ) from error

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cellbasin import size
 from cellbasin.foreign import open_weights
 from cellbasin.image import Image, as_image
 from cellbasin.intensity import select_channels
@@ -95,38 +94,6 @@ class Model(Predictor):
         return Segmentation(
             result.labels, run.maps.flow, run.maps.probability, run.maps.style, run.diameter, table, record
         )
-
-    def segment_many(
-        self,
-        images: Iterable[np.ndarray | Image],
-        *,
-        options: Options | None = None,
-        progress: Progress | None = None,
-    ) -> Iterator[Segmentation]:
-        """Segment images one by one, each when its result is asked for; see `segment`."""
-        for image in images:
-            yield self.segment(image, options=options, progress=progress)
-
-    def common_diameter(
-        self,
-        images: Iterable[np.ndarray | Image],
-        *,
-        options: Options | None = None,
-        progress: Progress | None = None,
-    ) -> float:
-        """One diameter (pixels) for images taken at one magnification: the median of what is estimated for each.
-
-        Images in which nothing is found do not count, unless that is all of them. Single images that mislead do no harm
-        then; where magnifications differ, let each image have its own. Raises ValueError when there is no image.
-
-        >>> from cellbasin.generator import generate
-        >>> images = [generate("nuclei", (128, 128), seed=seed).image[0] for seed in range(3)]
-        >>> 10 < load_model().common_diameter(images) < 60
-        True
-        """
-        options = replace(options or Options(), diameter=None)
-        found = [(len(one), one.diameter) for one in self.segment_many(images, options=options, progress=progress)]
-        return size.common(found)
 
     def _run(self, image: Image, options: Options, progress: Progress | None) -> PlaneRun | VolumeRun:
         if image.spatial_axes == "YX":

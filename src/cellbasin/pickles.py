@@ -25,6 +25,8 @@ from typing import Any, BinaryIO, ClassVar
 
 import numpy as np
 
+from cellbasin.messages import one_line
+
 Allowed = Mapping[tuple[str, str], Any]
 
 MAX_BYTES = 16 * 1024**3
@@ -75,7 +77,7 @@ def load_npy(path: str | os.PathLike[str]) -> Any:
     except (PickleError, OSError):
         raise
     except Exception as error:  # a damaged header can fail in any way
-        reason = " ".join(str(error).split())[:120]
+        reason = one_line(error, longest=120)
         raise PickleError(f"the file cannot be read ({reason}); expected one of numpy's .npy files") from error
 
 
@@ -144,7 +146,7 @@ class _Reader(pickle._Unpickler):
         except RecursionError as error:
             raise PickleError("found a pickle nested too deeply, expected plain data") from error
         except Exception as error:  # a damaged pickle can fail in any way
-            reason = " ".join(str(error).split())[:120] or type(error).__name__
+            reason = one_line(error, longest=120)
             raise PickleError(f"the pickle cannot be read ({reason}); expected a whole file: copy it again") from error
 
 

@@ -104,12 +104,12 @@ def trust(tried: float, found: float, count: int) -> float:
     return float(agreement * (1 - np.exp(-count / FEW)))
 
 
-def common(found: Sequence[tuple[int, float]]) -> float:
+def common_diameter(found: Sequence[tuple[int, float]]) -> float:
     """One diameter for all images of a folder, of (number of objects, diameter) of each: the median.
 
     Images without objects do not count, unless that is all of them. Raises ValueError when there is none.
 
-    >>> common([(12, 20.0), (0, 90.0), (3, 30.0)])
+    >>> common_diameter([(12, 20.0), (0, 90.0), (3, 30.0)])
     25.0
     """
     if not found:

@@ -6,12 +6,11 @@ prints the lines that they look for (docs/cellpose.md).
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from cellbasin.cli.console import DONE, INTERRUPTED, NOTHING, one_line, terminable
+from cellbasin.cli.console import DONE, INTERRUPTED, NOTHING, USER_ERRORS, CommandError, debugging, terminable, told
 
 
 def console_main(arguments: Sequence[str] | None = None) -> int:
@@ -23,8 +22,6 @@ def console_main(arguments: Sequence[str] | None = None) -> int:
     cellbasin ...
     0
     """
-    from cellbasin.cellpose.arguments import UsageError
-
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
@@ -35,15 +32,15 @@ def console_main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
     except SystemExit as end:  # --help, or asked to end
         return int(end.code or 0)
-    except (UsageError, ValueError, TypeError, OSError, MemoryError, RuntimeError) as error:
-        if os.environ.get("CELLBASIN_DEBUG"):
+    except (CommandError, RuntimeError, *USER_ERRORS) as error:
+        if debugging():
             raise
-        _warn(f"error: {one_line(error)}")
+        _warn(f"error: {told(error)}")
         return NOTHING
 
 
 def _run(arguments: list[str]) -> int:
-    from cellbasin.cellpose.arguments import UsageError, parse, without_effect
+    from cellbasin.cellpose.arguments import parse, without_effect
 
     given = parse(_without_interpreter(arguments))
     if given.version:
@@ -58,7 +55,7 @@ def _run(arguments: list[str]) -> int:
 
         return main(["models", "add", given.add_model])
     if not given.dir and not given.image_path:
-        raise UsageError(
+        raise CommandError(
             "found neither --dir nor --image_path, expected one of them: there is no window here; "
             "see 'cellbasin-cellpose --help'"
         )

@@ -8,16 +8,13 @@ import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from cellbasin.cli.console import CommandError
 from cellbasin.options import FLOW_THRESHOLD
-
-
-class UsageError(Exception):
-    """Flags that cannot be followed: one line that says what was found and what was expected."""
 
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        raise UsageError(f"{message}; see 'cellbasin-cellpose --help'")
+        raise CommandError(f"{message}; see 'cellbasin-cellpose --help'")
 
 
 _EXAMPLES = """Examples:
@@ -70,27 +67,30 @@ _REFUSED = {
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """The flags as Cellpose names them; raises UsageError for unknown or contradicting ones, SystemExit for --help."""
+    """The flags as Cellpose names them.
+
+    Raises CommandError for unknown or contradicting ones, SystemExit for --help.
+    """
     given = make_parser().parse_args(list(arguments))
     for name, reason in _REFUSED.items():
         if getattr(given, name):
-            raise UsageError(f"found --{name}, expected a command without it: {reason}")
+            raise CommandError(f"found --{name}, expected a command without it: {reason}")
     for name in ("concatenation", "residual_on", "style_on", "nclasses"):
         default = {"concatenation": 0, "nclasses": 3}.get(name, 1)
         if getattr(given, name) not in (None, default):
-            raise UsageError(f"found --{name} {getattr(given, name)}, expected {default}, Cellpose's default network")
+            raise CommandError(f"found --{name} {getattr(given, name)}, expected {default}, Cellpose's default network")
     if given.norm_percentile and tuple(map(float, given.norm_percentile)) != (1.0, 99.0):
-        raise UsageError(f"found --norm_percentile {' '.join(given.norm_percentile)}, expected 1 99")
+        raise CommandError(f"found --norm_percentile {' '.join(given.norm_percentile)}, expected 1 99")
     if given.chan not in range(4) or given.chan2 not in range(4):
-        raise UsageError(f"found --chan {given.chan} --chan2 {given.chan2}, expected 0 to 3")
+        raise CommandError(f"found --chan {given.chan} --chan2 {given.chan2}, expected 0 to 3")
     if given.do_3D and given.stitch_threshold > 0:
-        raise UsageError("found --do_3D and --stitch_threshold, expected one of them")
+        raise CommandError("found --do_3D and --stitch_threshold, expected one of them")
     if given.train_size and not given.train:
-        raise UsageError(
+        raise CommandError(
             "found --train_size, expected --train with it: a size model is fitted at the end of a training"
         )
     if bool(given.dir) and bool(given.image_path):
-        raise UsageError("found --dir and --image_path, expected one of them")
+        raise CommandError("found --dir and --image_path, expected one of them")
     return given
 
 

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import math
-import os
 import time
 from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cellbasin.cellpose.arguments import UsageError, judged_by, probability_threshold
+from cellbasin.cellpose.arguments import judged_by, probability_threshold
 from cellbasin.cellpose.files import places, write_results
 from cellbasin.cellpose.images import chosen, list_images, read
 from cellbasin.cellpose.networks import find_network
-from cellbasin.cli.console import DONE, NOTHING, PARTLY, one_line
+from cellbasin.cli.console import DONE, NOTHING, PARTLY, USER_ERRORS, CommandError, debugging, told
 from cellbasin.engines import EngineError
 from cellbasin.io import ReadError
 from cellbasin.labels import touches_border
@@ -32,7 +31,7 @@ def segment_all(given: Namespace, log: Say, warn: Say) -> int:
     """
     started = time.perf_counter()
     if given.savedir and not Path(given.savedir).is_dir():
-        raise UsageError(f"found no folder {given.savedir}, expected the one that --savedir names to exist")
+        raise CommandError(f"found no folder {given.savedir}, expected the one that --savedir names to exist")
     options = options_from(given)
     images = _images(given)
     _check_names(images, given)
@@ -49,12 +48,11 @@ def segment_all(given: Namespace, log: Say, warn: Say) -> int:
     failed = 0
     for number, path in enumerate(images, 1):
         try:
-            _one(model, path, options, given, log, f"{number}/{len(images)}")
-        except (ValueError, TypeError, OSError, MemoryError) as error:
-            if os.environ.get("CELLBASIN_DEBUG"):
+            _segment_file(model, path, options, given, log, f"{number}/{len(images)}")
+        except USER_ERRORS as error:
+            if debugging():
                 raise
-            text = one_line(error)
-            warn(f"error: {text if text.startswith(str(path)) else f'{path}: {text}'}")
+            warn(f"error: {told(error, path)}")
             failed += 1
     log(f">>>> completed in {time.perf_counter() - started:.3f} sec")
     return DONE if not failed else NOTHING if failed == len(images) else PARTLY
@@ -63,7 +61,7 @@ def segment_all(given: Namespace, log: Say, warn: Say) -> int:
 def options_from(given: Namespace) -> Options:
     """Our options for Cellpose's flags."""
     if given.diameter < 0 or not math.isfinite(given.cellprob_threshold):
-        raise UsageError(f"found --diameter {given.diameter} --cellprob_threshold {given.cellprob_threshold}")
+        raise CommandError(f"found --diameter {given.diameter} --cellprob_threshold {given.cellprob_threshold}")
     options = Options(
         diameter=given.diameter or None,
         augment=given.augment,
@@ -87,7 +85,7 @@ def open_network(name: str, log: Say, warn: Say, *, gpu: bool = False) -> Model:
     try:
         model = load_model(found)
     except EngineError as error:
-        raise UsageError(one_line(error)) from error
+        raise CommandError(told(error)) from error
     engine = model.engines[0]
     log(f">>>> loading model {found}: engine {engine.name}, {engine.precision}, on {engine.device}")
     if gpu and engine.device == "cpu":
@@ -111,13 +109,13 @@ def _check_names(images: list[Path], given: Namespace) -> None:
         stem = places(image, given).folder.resolve() / image.stem
         other = makers.setdefault(stem, image)
         if other != image:
-            raise UsageError(
+            raise CommandError(
                 f"{other} and {image} would both be written to {stem}_...; expected images of different names: "
                 "rename one, or segment them apart"
             )
 
 
-def _one(model: Model, path: Path, options: Options, given: Namespace, log: Say, place: str) -> None:
+def _segment_file(model: Model, path: Path, options: Options, given: Namespace, log: Say, place: str) -> None:
     image = read(path, given.channel_axis, given.z_axis)
     if "Z" in image.axes and not (given.do_3D or given.stitch_threshold > 0):
         raise ReadError(

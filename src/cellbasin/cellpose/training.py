@@ -6,7 +6,6 @@ cellbasin's. QuPath follows the lines that are logged and takes the file from th
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import tempfile
 import time
@@ -19,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellbasin.cellpose.arguments import UsageError
 from cellbasin.cellpose.images import list_images
 from cellbasin.cellpose.networks import find_network
-from cellbasin.cli.console import DONE
+from cellbasin.cli.console import DONE, CommandError, check_torch
 from cellbasin.io import ReadError, Record, atomic, read_labels
 from cellbasin.options import NOT_ANNOTATED
 
@@ -39,14 +37,13 @@ _TEST_EVERY = 60.0  # seconds
 
 
 def train(given: Namespace, log: Say, warn: Say) -> int:
-    """Train on --dir and write --dir/models/NAME. Returns the exit code; raises UsageError and ReadError."""
-    if importlib.util.find_spec("torch") is None:
-        raise UsageError("training needs PyTorch, which is not installed; run: pip install 'cellbasin[train]'")
+    """Train on --dir and write --dir/models/NAME. Returns the exit code; raises CommandError and ReadError."""
+    check_torch()
     if not given.dir:
-        raise UsageError("found no --dir, expected the folder of annotated images")
+        raise CommandError("found no --dir, expected the folder of annotated images")
     name = given.model_name_out or f"cellpose_{time.time():.4f}"
     if not re.fullmatch(r"[\w.-]+", name) or name.startswith("."):
-        raise UsageError(f"found --model_name_out {name!r}, expected letters, digits, dots, - and _")
+        raise CommandError(f"found --model_name_out {name!r}, expected letters, digits, dots, - and _")
     start = _start(given, warn)
     readers = annotated(given.dir, given, log)
     tests = annotated(given.test_dir, given, log) if given.test_dir else []
@@ -116,7 +113,7 @@ def _recipe(given: Namespace, start: Weights | None) -> Recipe:
     from cellbasin.training.recipe import RECIPES
 
     if given.n_epochs < 1:
-        raise UsageError(f"found --n_epochs {given.n_epochs}, expected 1 or more")
+        raise CommandError(f"found --n_epochs {given.n_epochs}, expected 1 or more")
     return replace(
         RECIPES["default"],
         minutes=0,
@@ -135,7 +132,10 @@ def trained(
     log: Say,
     report: Callable[[dict[str, Any]], None] | None = None,
 ) -> Weights:
-    """A network trained on the images that the readers give, with its size model; raises UsageError where it cannot."""
+    """A network trained on the images that the readers give, with its size model.
+
+    Raises CommandError where it cannot be trained.
+    """
     from cellbasin.training.dataset import prepare_all
     from cellbasin.training.loop import TrainingError
     from cellbasin.training.loop import train as run
@@ -161,7 +161,7 @@ def trained(
                 report=told,
             )
         except TrainingError as error:
-            raise UsageError(str(error)) from error
+            raise CommandError(str(error)) from error
         weights = load_weights(out)
     log("fitting the size model")
     weights = fit_size_model(weights, readers, recipe.ignore_label, recipe.seed)

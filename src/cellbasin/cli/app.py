@@ -9,7 +9,17 @@ from collections.abc import Sequence
 from cyclopts import App, CycloptsError, Parameter
 
 from cellbasin.cli import doctor, evaluate, models, score, segment, train
-from cellbasin.cli.console import DONE, INTERRUPTED, NOTHING, CommandError, one_line, print_error, terminable
+from cellbasin.cli.console import (
+    DONE,
+    INTERRUPTED,
+    NOTHING,
+    USER_ERRORS,
+    CommandError,
+    debugging,
+    print_error,
+    terminable,
+    told,
+)
 
 _HELP = "Segment cells in microscopy images, fast on a plain CPU."
 _EXAMPLES = """Examples:
@@ -69,18 +79,18 @@ def _call(words: list[str]) -> int:
     if any(not word or (word.startswith("--") and word.endswith("=")) for word in words):  # as a path it is this folder
         print_error("found an empty argument, expected a value: is a variable of the shell empty?")
         return NOTHING
+    app = make_app()
     try:
-        result = make_app()(words, exit_on_error=False, print_error=False, result_action="return_value")
+        result = app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         command = next((word for word in words if not word.startswith("-")), "")
-        known = command in ("segment", "evaluate", "score", "train", "models", "doctor")
-        where = f"cellbasin {command}" if known else "cellbasin"
-        print_error(f"{one_line(error).rstrip('.')}; see '{where} --help'")
+        where = f"cellbasin {command}" if command in app else "cellbasin"
+        print_error(f"{told(error).rstrip('.')}; see '{where} --help'")
         return NOTHING
     except BrokenPipeError:
         raise
-    except (CommandError, ValueError, TypeError, OSError, MemoryError) as error:
-        if os.environ.get("CELLBASIN_DEBUG"):
+    except (CommandError, *USER_ERRORS) as error:
+        if debugging():
             raise
         print_error(error)
         return NOTHING

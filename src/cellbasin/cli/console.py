@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import math
+import os
 import signal
 import sys
 import threading
@@ -13,22 +15,39 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+from cellbasin.messages import one_line
+
 DONE, PARTLY, NOTHING, INTERRUPTED = 0, 1, 2, 130
+USER_ERRORS = (ValueError, TypeError, OSError, MemoryError)  # of files and options that do not fit
 
 
 class CommandError(Exception):
     """A command cannot go on: one line that says what was found, what was expected and what to do."""
 
 
-def one_line(error: BaseException | str) -> str:
-    """The message of an error without line breaks.
+def told(error: BaseException | str, path: Path | None = None, part: str = "") -> str:
+    """What users are told of an error, in one line that names the file, and the part of it, that it is about.
 
-    >>> one_line(ValueError("found 3 axes;\\n  expected 2"))
-    'found 3 axes; expected 2'
+    >>> told(ValueError("found 3 axes;\\n  expected 2"), Path("a.tif"))
+    'a.tif: found 3 axes; expected 2'
     """
+    text = one_line(error)
     if isinstance(error, MemoryError):
-        return "not enough memory; expected a smaller image: cut or shrink it"
-    return " ".join(str(error).split()) or type(error).__name__
+        text = "not enough memory; expected a smaller image: cut or shrink it"
+    if path is None or text.startswith(str(path)):
+        return text
+    return f"{path} {part}: {text}" if part else f"{path}: {text}"
+
+
+def debugging() -> bool:
+    """Whether errors are to keep their traceback: environment variable CELLBASIN_DEBUG."""
+    return bool(os.environ.get("CELLBASIN_DEBUG"))
+
+
+def check_torch() -> None:
+    """Raise CommandError where training cannot begin for want of PyTorch."""
+    if importlib.util.find_spec("torch") is None:
+        raise CommandError("training needs PyTorch, which is not installed; run: pip install 'cellbasin[train]'")
 
 
 @contextlib.contextmanager
@@ -52,7 +71,7 @@ def terminable() -> Iterator[None]:
 
 def print_error(error: BaseException | str) -> None:
     """One line on stderr."""
-    print(f"cellbasin: error: {one_line(error)}", file=sys.stderr, flush=True)
+    print(f"cellbasin: error: {told(error)}", file=sys.stderr, flush=True)
 
 
 def check_json(target: str | Path | None, used: Iterable[Path] = ()) -> None:

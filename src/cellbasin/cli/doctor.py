@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from cellbasin.cli.console import DONE, PARTLY, one_line, write_json
+from cellbasin.cli.console import DONE, PARTLY, told, write_json
 from cellbasin.cli.flags import JsonOption
 
 EXAMPLES = """Examples:
@@ -55,7 +55,7 @@ def _checked(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield from check()
     except Exception as error:  # noqa: BLE001  the doctor has to survive what it looks for
         name = check.__name__.removeprefix("_")
-        yield Finding(name, "problem", f"{type(error).__name__}: {one_line(error)}")
+        yield Finding(name, "problem", f"{type(error).__name__}: {told(error)}")
 
 
 def _system() -> Iterator[Finding]:
@@ -85,7 +85,7 @@ def _kernels() -> Iterator[Finding]:
         from cellbasin import dynamics
     except RuntimeError as error:
         hint = "set NUMBA_CACHE_DIR to a folder that can be written"
-        yield Finding("compiled code", "problem", f"cannot be kept ({one_line(error)}): {hint}")
+        yield Finding("compiled code", "problem", f"cannot be kept ({told(error)}): {hint}")
         return
     kernel = next(item for item in vars(dynamics).values() if hasattr(item, "_cache"))
     folder = Path(kernel._cache.cache_path)
@@ -109,7 +109,7 @@ def _models() -> Iterator[Finding]:
             weights = load_weights(path)
             choice = describe_choice(weights.card)
         except WeightsError as error:
-            yield Finding("model", "problem", one_line(error))
+            yield Finding("model", "problem", told(error))
             continue
         used = f"{choice.engine}, {choice.precision}, because {choice.reason}"
         yield Finding("model", "ok", f"{name} ({weights.sha256[:12]}): {used}")
@@ -133,8 +133,8 @@ def _trial() -> Iterator[Finding]:
     warm = time.perf_counter()
     model.segment(sample.image, axes=sample.axes, channels=(0,), diameter=30)
     seconds = [loaded - started, warm - loaded, time.perf_counter() - warm]
-    told = "loading {:.2f} s, first image {:.2f} s, next {:.3f} s".format(*seconds)
-    yield Finding("trial", "ok", f"224 x 224 pixels: {told}")
+    times = "loading {:.2f} s, first image {:.2f} s, next {:.3f} s".format(*seconds)
+    yield Finding("trial", "ok", f"224 x 224 pixels: {times}")
 
 
 def _folders() -> Iterator[Finding]:

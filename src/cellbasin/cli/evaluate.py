@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from cyclopts import Parameter, Token
+from cyclopts import Parameter
 
 from cellbasin.cli.console import DONE, Bar, CommandError, check_json, table, write_json
-from cellbasin.cli.flags import EvaluateFlags, JsonOption, ModelFlags, ModelOption, options_from, words
+from cellbasin.cli.flags import EvaluateFlags, JsonOption, ModelFlags, ModelOption, one_word, options_from, words
 from cellbasin.options import NOT_ANNOTATED
 
 if TYPE_CHECKING:
@@ -27,33 +27,11 @@ EXAMPLES = """Examples:
   cellbasin evaluate folder_of_pairs --split all --diameter true --model mine.safetensors"""
 
 
-def _diameter(type_: Any, tokens: Sequence[Token]) -> float | str:
-    text = tokens[0].value.lower()
-    if text in ("auto", "true"):
-        return text
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"found {text!r}, expected a number of pixels, auto or true") from None
-
-
-def ignored(type_: Any, tokens: Sequence[Token]) -> int | None:
-    """The label of pixels that do not count, or none."""
-    text = tokens[0].value.lower()
-    if text == "none":
-        return None
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"found {text!r}, expected a label number or none") from None
-
-
 IgnoreOption = Annotated[
     int | None,
     Parameter(
         name="--ignore-label",
-        converter=ignored,
-        n_tokens=1,
+        **one_word(int, "a label number or none", {"none": None}),
         metavar="N|none",
         help="True pixels with this label do not count.",
     ),
@@ -71,16 +49,12 @@ def evaluate(  # noqa: PLR0913
     diameter: Annotated[
         float | str,
         Parameter(
-            converter=_diameter,
-            n_tokens=1,
+            **one_word(float, "a number of pixels, auto or true", {"auto": "auto", "true": "true"}),
             metavar="PX|auto|true",
             help="Object diameter; true takes the annotated objects'.",
         ),
     ] = "auto",
-    source: Annotated[
-        tuple[str, ...],
-        words("NAME[,...]", "Only these sources."),
-    ] = (),
+    source: Annotated[tuple[str, ...], words("NAME[,...]", "Only these sources.")] = (),
     limit: Annotated[int | None, Parameter(metavar="N", help="At most so many images of each source.")] = None,
     ignore: IgnoreOption = NOT_ANNOTATED,
     json_file: JsonOption = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_hints
 
@@ -15,68 +15,61 @@ if TYPE_CHECKING:
 
 HOW = Group("How to segment", sort_key=2)
 WITH = Group("Model", sort_key=1)
-
-
 ONCE = "once"  # as a diameter: one for all images of a call
 
 
-def _diameter(type_: Any, tokens: Sequence[Token]) -> float | str | None:
-    text = tokens[0].value.lower()
-    if text in ("auto", ONCE):
-        return ONCE if text == ONCE else None
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"found {text!r}, expected a number of pixels, auto or once") from None
+def one_word(read: Callable[[str], Any], expected: str, words: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Settings of a flag whose value is one argument, read by a function, or one of some words, in any case.
+
+    expected: what an error says of it.
+    """
+
+    def convert(type_: Any, tokens: Sequence[Token]) -> Any:
+        text = tokens[0].value
+        if words and text.lower() in words:
+            return words[text.lower()]
+        try:
+            return read(text)
+        except ValueError:
+            raise ValueError(f"found {text!r}, expected {expected}") from None
+
+    return {"converter": convert, "n_tokens": 1}
 
 
-def channels_from(type_: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
-    """PRIMARY or PRIMARY,NUCLEAR."""
-    text = tokens[0].value
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"found {text!r}, expected PRIMARY or PRIMARY,NUCLEAR such as 1,0") from None
+def words(metavar: str, help: str, **settings: Any) -> Parameter:
+    """A flag that takes words with commas between, in one argument or several."""
+
+    def convert(type_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+        parts = (part.strip() for token in tokens for part in token.value.split(","))
+        return tuple(part for part in parts if part)
+
+    return Parameter(converter=convert, n_tokens=1, metavar=metavar, show_default=False, help=help, **settings)
 
 
-def _whole(type_: Any, tokens: Sequence[Token]) -> int:
-    text = tokens[0].value
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError(f"found {text!r}, expected a whole number") from None
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
 
 
-def names(type_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-    """Words with commas between, in one argument or several."""
-    parts = (part.strip() for token in tokens for part in token.value.split(","))
-    return tuple(part for part in parts if part)
+def _numbers(text: str) -> tuple[float, ...]:
+    return tuple(float(part) for part in text.split(","))
 
 
-def words(metavar: str, help: str) -> Parameter:
-    """A flag that takes words with commas between; see `names`."""
-    return Parameter(converter=names, n_tokens=1, metavar=metavar, show_default=False, help=help)
-
-
-def _weights(type_: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
-    text = tokens[0].value
-    try:
-        return tuple(float(part) for part in text.split(","))
-    except ValueError:
-        raise ValueError(f"found {text!r}, expected XY,XZ,YZ such as 1,0.5,0.5") from None
-
+CHANNELS = {
+    **one_word(_whole_numbers, "PRIMARY or PRIMARY,NUCLEAR such as 1,0"),
+    "metavar": "PRIMARY[,NUCLEAR]",
+}
+_DIAMETER = {
+    **one_word(float, "a number of pixels, auto or once", {"auto": None, ONCE: ONCE}),
+    "metavar": "PX|auto|once",
+}
+_WEIGHTS = {**one_word(_numbers, "XY,XZ,YZ such as 1,0.5,0.5"), "metavar": "XY,XZ,YZ"}
 
 _SPECIAL: dict[str, dict[str, Any]] = {
-    "diameter": {
-        "converter": _diameter,
-        "n_tokens": 1,
-        "metavar": "PX|auto|once",
-        "more": "once: one estimate for all.",
-    },
-    "channels": {"converter": channels_from, "n_tokens": 1, "metavar": "PRIMARY[,NUCLEAR]"},
+    "diameter": {**_DIAMETER, "more": "once: one estimate for all."},
+    "channels": CHANNELS,
     "axes": {"metavar": "YX|CYX|ZYX|..."},
     "volume_mode": {"metavar": "flows|stitch"},
-    "direction_weights": {"converter": _weights, "n_tokens": 1, "metavar": "XY,XZ,YZ"},
+    "direction_weights": _WEIGHTS,
 }
 
 
@@ -93,7 +86,7 @@ def _flag(item: Field[Any], hint: Any) -> tuple[str, Any, Any]:
     if item.name == "diameter":
         hint = float | str | None
     if hint is int:
-        special = {"converter": _whole, "metavar": item.metadata["unit"].upper() or "N"}
+        special = {**one_word(int, "a whole number"), "metavar": item.metadata["unit"].upper() or "N"}
     parameter = Parameter(help=f"{item.metadata['help']} {more}".strip(), group=HOW, **special)
     default = field(default=item.default) if item.default is not MISSING else field()
     return item.name, Annotated[hint, parameter], default
@@ -126,16 +119,12 @@ class ModelFlags:
 
     model: Annotated[
         tuple[str, ...],
-        Parameter(
+        words(
+            "NAME|FILE",
+            "Name of a model (see 'cellbasin models list') or a weights file; with several, separated by commas, "
+            "the networks' answers are averaged. Default: general.",
             name=["--model", "-m"],
             group=WITH,
-            n_tokens=1,
-            converter=names,
-            metavar="NAME|FILE",
-            show_default=False,
-            help="Name of a model (see 'cellbasin models list') or a weights file; with several, "
-            "separated by commas, "
-            "the networks' answers are averaged. Default: general.",
         ),
     ] = ("general",)
     ensemble: Annotated[

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
-from cellbasin.cli.console import DONE, Bar, CommandError, one_line, table, write_json
+from cellbasin.cli.console import DONE, Bar, CommandError, table, told, write_json
 from cellbasin.cli.flags import JsonOption
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def open_models(files: Sequence[str | Path], engine: str = "auto", precision: st
     try:
         return load_model(files, engine=engine, precision=precision)
     except (EngineError, WeightsError) as error:
-        text, listed = one_line(error), ", ".join(map(str, files))
+        text, listed = told(error), ", ".join(map(str, files))
         raise CommandError(text if any(str(file) in text for file in files) else f"{listed}: {text}") from error
 
 
@@ -192,7 +192,7 @@ def _export_network(model: str, target: Path) -> int:
     try:
         write(target, open_weights(model))
     except ExportError as error:
-        raise CommandError(one_line(error)) from error
+        raise CommandError(told(error)) from error
     print(f"wrote {target}")
     return DONE
 

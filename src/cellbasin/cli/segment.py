@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import os
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -18,11 +17,13 @@ from cellbasin.cli.console import (
     INTERRUPTED,
     NOTHING,
     PARTLY,
+    USER_ERRORS,
     Bar,
     CommandError,
     check_json,
-    one_line,
+    debugging,
     print_error,
+    told,
     write_json,
 )
 from cellbasin.cli.flags import (
@@ -30,9 +31,9 @@ from cellbasin.cli.flags import (
     ModelFlags,
     ModelOption,
     SegmentFlags,
-    names,
     options_from,
     wants_one_diameter,
+    words,
 )
 
 if TYPE_CHECKING:
@@ -60,13 +61,9 @@ def segment(
     ] = None,
     save: Annotated[
         tuple[str, ...],
-        Parameter(
-            converter=names,
-            n_tokens=1,
-            metavar="WHAT[,...]",
-            show_default=False,
-            help="What to write: labels (_masks.tif, the default), zarr, outlines, flows, rois (ImageJ), "
-            "geojson (QuPath), "
+        words(
+            "WHAT[,...]",
+            "What to write: labels (_masks.tif, the default), zarr, outlines, flows, rois (ImageJ), geojson (QuPath), "
             "table (CSV), parquet, coco (JSON), overlay (PNG; of volumes also GIF), seg (Cellpose).",
         ),
     ] = ("labels",),
@@ -176,11 +173,11 @@ class _Batch:
         """Segment one image after the other; Ctrl-C ends it, with whole files only."""
         try:
             if one_diameter:
-                self._settle_diameter(model)
+                self._estimate_one_diameter(model)
             with Bar(len(self.images), hidden=self.quiet) as bar:
                 for image in self.images:
                     bar.begin(image.name)
-                    self._one(model, image, bar)
+                    self._segment_file(model, image, bar)
                     bar.end()
                     if self.full:
                         print_error(
@@ -195,7 +192,7 @@ class _Batch:
                 file=sys.stderr,
             )
 
-    def _settle_diameter(self, model: Model) -> None:
+    def _estimate_one_diameter(self, model: Model) -> None:
         """The diameter for all images; bad ones say so when their turn comes."""
         from cellbasin import size
         from cellbasin.io import read_frames
@@ -208,31 +205,31 @@ class _Batch:
                 try:
                     _, image = next(read_frames(path, axes=self.options.axes))
                     result = model.segment(image, options=self.options, progress=bar.tell)
-                except (ValueError, TypeError, OSError, MemoryError):
+                except USER_ERRORS:
                     continue
                 finally:
                     bar.end()
                 found.append((len(result), result.diameter))
         if found:
-            diameter = size.common(found)
+            diameter = size.common_diameter(found)
             self.options = replace(self.options, diameter=diameter)
             self._say(f"diameter for all images: {diameter:.1f} px, the median of {len(found)} estimates")
 
-    def _one(self, model: Model, path: Path, bar: Bar) -> None:
+    def _segment_file(self, model: Model, path: Path, bar: Bar) -> None:
         """Every image of a file; what cannot be read ends the file, what cannot be segmented only the frame."""
         from cellbasin.io import read_frames
 
         try:
             for frame, image in read_frames(path, axes=self.options.axes):
-                self._frame(model, path, frame, image, bar)
+                self._segment_frame(model, path, frame, image, bar)
                 if self.full:
                     return
-        except (ValueError, TypeError, OSError, MemoryError) as error:
-            if os.environ.get("CELLBASIN_DEBUG"):
+        except USER_ERRORS as error:
+            if debugging():
                 raise
             self._failed(path, error)
 
-    def _frame(self, model: Model, path: Path, frame: str, image: Image, bar: Bar) -> None:
+    def _segment_frame(self, model: Model, path: Path, frame: str, image: Image, bar: Bar) -> None:
         from cellbasin.io import WriteError, check_dimensions, save
 
         stem = Path(f"{self.stem(path)}{frame}")
@@ -247,8 +244,8 @@ class _Batch:
         except WriteError as error:
             self._failed(path, error, frame)
             self.full = isinstance(error.__cause__, OSError) and error.__cause__.errno in _FULL
-        except (CommandError, ValueError, TypeError, OSError, MemoryError) as error:
-            if os.environ.get("CELLBASIN_DEBUG"):
+        except (CommandError, *USER_ERRORS) as error:
+            if debugging():
                 raise
             self._failed(path, error, frame)
         else:
@@ -285,8 +282,7 @@ class _Batch:
             print(line, file=sys.stderr if self.told_on_stderr else sys.stdout, flush=True)
 
     def _failed(self, path: Path, error: BaseException, frame: str = "") -> None:
-        text = one_line(error)
-        message = text if text.startswith(str(path)) else f"{path}{' ' * bool(frame)}{frame[1:]}: {text}"
+        message = told(error, path, frame[1:])
         print_error(message)
         named = {"frame": frame[1:]} if frame else {}
         self.records.append({"image": path, **named, "status": "failed", "error": message})

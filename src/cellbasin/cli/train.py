@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cellbasin.cli.console import DONE, Bar, CommandError
-from cellbasin.cli.flags import channels_from, words
+from cellbasin.cli.console import DONE, Bar, CommandError, check_torch
+from cellbasin.cli.flags import CHANNELS, words
 
 if TYPE_CHECKING:
     from cellbasin.training.recipe import Recipe
@@ -98,18 +97,11 @@ def train(
     ] = None,
     validate_every: Annotated[float, Parameter(metavar="MINUTES", help="Time between validations; 0 for none.")] = 15.0,
     channels: Annotated[
-        tuple[int, ...] | None,
-        Parameter(
-            converter=channels_from,
-            n_tokens=1,
-            metavar="PRIMARY[,NUCLEAR]",
-            help="Channels of images whose layout no index tells.",
-        ),
+        tuple[int, ...] | None, Parameter(**CHANNELS, help="Channels of images whose layout no index tells.")
     ] = None,
 ) -> int:
     """Train a network on annotated images; stops and resumes, validates on a part it never learns from."""
-    if importlib.util.find_spec("torch") is None:
-        raise CommandError("training needs PyTorch, which is not installed; run: pip install 'cellbasin[train]'")
+    check_torch()
     if not out.resolve().parent.is_dir():
         raise CommandError(f"{out}: found no folder {out.resolve().parent}; expected it to exist: create it")
     from cellbasin.training.loop import TrainingError

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from cellbasin.messages import one_line
 from cellbasin.pickles import MAX_BYTES, Allowed, PickleError, Sealed, load_pickle
 
 _BF16 = "V2"  # numpy has no such type: read as two bytes each, given as float32
@@ -87,7 +88,7 @@ def read_torch(path: Path, check: Check | None = None) -> dict[str, np.ndarray]:
     except PickleError as error:
         raise TorchFileError(str(error)) from error
     except Exception as error:  # a damaged archive can fail in any way
-        raise TorchFileError(f"it cannot be read as a file of torch ({_text(error)}): copy it again") from error
+        raise TorchFileError(f"it cannot be read as a file of torch ({one_line(error)}): copy it again") from error
 
 
 def _checked(content: Any, check: Check | None) -> dict[str, _Tensor]:
@@ -100,10 +101,6 @@ def _checked(content: Any, check: Check | None) -> dict[str, _Tensor]:
     if check is not None:
         check({name: tensor.shape for name, tensor in content.items()})
     return content
-
-
-def _text(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def _read_zip(file: BinaryIO, check: Check | None) -> dict[str, np.ndarray]:

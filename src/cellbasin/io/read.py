@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from cellbasin.image import Image, as_image
+from cellbasin.messages import one_line
 
 from .errors import ReadError
 from .microscopes import MICROSCOPES
@@ -224,7 +225,7 @@ def _told(path: Path) -> Iterator[None]:
             f"{path}: found an image larger than the free memory; expected less: cut or shrink it"
         ) from error
     except Exception as error:
-        reason = " ".join(str(error).split())[:160] or type(error).__name__
+        reason = one_line(error, longest=160)
         raise ReadError(
             f"{path}: cannot be read ({reason}); expected a whole image file: copy or export it again"
         ) from error

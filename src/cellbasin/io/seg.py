@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from cellbasin.atomic import atomic
+from cellbasin.messages import one_line
 from cellbasin.network_outputs import FLOW_SCALE, logit_of, sigmoid
 from cellbasin.pickles import PickleError, load_npy
 
@@ -75,8 +76,7 @@ def read_seg(path: str | os.PathLike[str]) -> Seg:
     try:
         return _parsed(content)
     except (ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise ReadError(f"{path}: {reason}; expected what Cellpose writes") from error
+        raise ReadError(f"{path}: {one_line(error, longest=160)}; expected what Cellpose writes") from error
 
 
 def _parsed(content: Mapping[str, Any]) -> Seg:

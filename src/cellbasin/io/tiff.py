@@ -13,6 +13,8 @@ from xml.etree import ElementTree
 
 import tifffile
 
+from cellbasin.messages import one_line
+
 from .errors import ReadError
 from .raw import Raw, check_decoded_size
 from .tiff_structure import check_structure
@@ -96,7 +98,7 @@ def _listening() -> Iterator[list[str]]:
             text = record.getMessage()
             harmless = any(word in text for word in _HARMLESS)
             if record.thread == thread and not harmless and any(word in text for word in _DAMAGE):
-                complaints.append(" ".join(text.split())[:160])
+                complaints.append(one_line(text, longest=160))
 
     listener = Listener(logging.WARNING)
     logger = logging.getLogger("tifffile")

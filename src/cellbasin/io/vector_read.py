@@ -11,6 +11,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from cellbasin.messages import one_line
+
 from .errors import ReadError
 
 Points = Literal["corners", "centres"]
@@ -88,7 +90,7 @@ def read_rois(path: str | os.PathLike[str], shape: Sequence[int], points: Points
     except OSError as error:
         raise ReadError(f"{path}: cannot be read ({error.strerror or error}); expected an archive of ROIs") from error
     except Exception as error:  # damaged archives and regions fail in any way
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
+        reason = one_line(error, longest=120)
         raise ReadError(f"{path}: cannot be read ({reason}); expected ImageJ ROIs: save them again") from error
     numbers = _numbers([name for name, _ in named])
     return _draw(path, [(n, rings) for n, (_, rings) in zip(numbers, named, strict=True)], shape, points)

@@ -26,6 +26,7 @@ from superqt.utils import FunctionWorker, create_worker
 
 from cellbasin.engines import EngineError
 from cellbasin.image import described_reading
+from cellbasin.messages import one_line
 from cellbasin.model import Cancelled
 from cellbasin.options import Options
 
@@ -259,7 +260,7 @@ class SegmentWidget(QWidget):
     def _failed(self, error: Exception) -> None:
         if isinstance(error, Cancelled):
             return
-        self.message.setText(" ".join(str(error).split()) or type(error).__name__)
+        self.message.setText(one_line(error))
         if not isinstance(error, _EXPECTED):
             notification_manager.receive_error(type(error), error, error.__traceback__)
 
