@@ -17,11 +17,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from bench import markdown, say
 from inputs import data_root
 from looks import log_look
 from PIL import Image as Pillow
 from PIL import ImageDraw
+from report import command_line, markdown, say
 from results import RESULTS, of_model
 from trust import Trust, evaluate_with_trust, table
 
@@ -84,7 +84,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--model", default="general", help="a shipped model or a weights file")
     parser.add_argument("--engine", default="auto")
     parser.add_argument("--precision", default="auto")

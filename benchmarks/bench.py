@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,6 +10,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from report import markdown, say
 from upstream import export, start_ours, start_theirs
 from workers import Worker, stage
 
@@ -172,18 +172,7 @@ def agreement(truth: np.ndarray, predicted: np.ndarray) -> str:
     return f"{found[0]:.3f} / {found[1]:.3f}"
 
 
-def markdown(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """A Markdown table."""
-    rows = [header, ["---"] * len(header), *lines]
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
-
-
 def row_table(rows: Sequence[Row]) -> str:
     """The rows of one section."""
     lines = [line for row in rows for line in row.lines()]
     return markdown(["case", "program", "median", "rival / ours", "repeats", "note"], lines)
-
-
-def say(text: str) -> None:
-    """Progress, for the person who waits."""
-    print(text, file=sys.stderr, flush=True)

@@ -10,11 +10,10 @@ piece. The test images' truth is used, but nothing is chosen by it. Writes outpu
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import numpy as np
-from bench import markdown, say
 from inputs import data_root
+from report import OUTPUT, markdown, publish
 from results import RESULTS, load
 
 from cellbasin.dynamics import flows_to_labels
@@ -25,8 +24,6 @@ from cellbasin.labels import median_diameter
 from cellbasin.model import Model, load_model
 from cellbasin.options import NOT_ANNOTATED
 from cellbasin.resize import resize_labels
-
-OUT = Path(__file__).parent.parent / "output" / "ceiling.md"
 
 
 def main() -> int:
@@ -43,10 +40,7 @@ def main() -> int:
             scores[name].append(score_labels(labels, best, record.source, record.name))
     ceilings = {name: Evaluation(tuple(images)) for name, images in scores.items()}
     text = table({"general": found, **{f"true flows, {name} diameter": one for name, one in ceilings.items()}})
-    OUT.parent.mkdir(parents=True, exist_ok=True)
-    OUT.write_text(text)
-    print(text)
-    say(f"written to {OUT}")
+    publish(OUTPUT / "ceiling.md", text)
     return 0
 
 

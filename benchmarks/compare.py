@@ -8,14 +8,13 @@ from the first method by pairs of the same images; seconds per image and hours o
 
 from __future__ import annotations
 
-import argparse
 import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from bench import markdown, say
+from report import command_line, markdown, say
 from results import RESULTS, MethodResult, load_all
 
 from cellbasin.evaluation import SHOWN
@@ -34,7 +33,7 @@ have shared; hours of training count those of the networks that a network was tr
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--out", type=Path, default=TABLE)
     arguments = parser.parse_args()

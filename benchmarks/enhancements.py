@@ -14,15 +14,14 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import markdown, say
 from inputs import data_root
+from report import BOTH_MEANS, OUTPUT, both_means, command_line, markdown, publish, say
 
-from cellbasin.evaluation import SHOWN, evaluate
+from cellbasin.evaluation import evaluate
 from cellbasin.model import Model, load_model
 from cellbasin.options import FLOW_THRESHOLD, Options
 from cellbasin.training.folder import select_records
 
-ROOT = Path(__file__).parent.parent
 DEFAULT = Options()
 
 
@@ -43,14 +42,9 @@ def main() -> int:
     rows = []
     for way in ways(arguments.model, arguments.ensemble):
         found = evaluate(way.model, records, diameter=way.diameter, options=way.options)
-        scores = [f"{found.at(t)[0].mean:.3f} / {found.at(t)[1].mean:.3f}" for t in SHOWN]
-        rows.append([way.name, *scores, f"{found.summary()['seconds_per_image']:.2f}"])
+        rows.append([way.name, *both_means(found), f"{found.summary()['seconds_per_image']:.2f}"])
         say(" | ".join(rows[-1]))
-    header = ["way", *(f"AP@{t} over images / sources" for t in SHOWN), "seconds per image"]
-    text = markdown(header, rows)
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text + "\n")
-    print(text)
+    publish(arguments.out, markdown(["way", *BOTH_MEANS, "seconds per image"], rows) + "\n")
     return 0
 
 
@@ -76,11 +70,11 @@ def ways(name: str, ensemble: list[str]) -> list[Way]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--model", default="general", help="a shipped model or a weights file")
     parser.add_argument("--ensemble", nargs="*", default=[], help="weights files averaged with it")
     parser.add_argument("--every", type=int, default=1, help="only every so many images")
-    parser.add_argument("--out", type=Path, default=ROOT / "output" / "enhancements.md")
+    parser.add_argument("--out", type=Path, default=OUTPUT / "enhancements.md")
     return parser.parse_args()
 
 

@@ -23,9 +23,9 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from bench import say
 from compare import NUCLEI
 from networks_page import CATEGORIES, SPECIALITIES, part_of
+from report import command_line, say
 from results import RESULTS, MethodResult, load, load_all
 
 from cellbasin.evaluation import THRESHOLDS, Evaluation
@@ -230,7 +230,7 @@ def _styles(sources: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--only", help="some of ap,sizes,styles,training,trust,networks")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--runs", type=Path, default=RUNS)

@@ -12,7 +12,8 @@ from typing import Any
 import inputs
 import numpy as np
 import tifffile
-from bench import OURS, THEIRS, Bench, Row, markdown, paired, say, stage_ours, stage_theirs
+from bench import OURS, THEIRS, Bench, Row, paired, stage_ours, stage_theirs
+from report import markdown, say
 from workers import Worker
 
 MIB = 2**20

@@ -22,11 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench import markdown, say
 from inputs import data_root
 from looks import log_look
 from networks_page import CATEGORIES, SPECIALITIES, write_page
 from networks_page import FOLDER as RESULTS
+from report import command_line, markdown, say
 from results import load, of_model
 from trust import evaluate_with_trust
 
@@ -133,7 +133,7 @@ def score(name: str) -> None:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("what", choices=("list", "train", "score", "page"))
     parser.add_argument("--only", nargs="+", default=[], choices=PLANS, metavar="NAME", help="these networks")
     parser.add_argument("--minutes", type=float, default=140, help="length of this session of training")

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from bench import markdown
+from report import markdown
 from results import RESULTS, MethodResult, load
 
 from cellbasin.evaluation import SHOWN, Evaluation

@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 from inputs import data_root
-from upstream import DEFAULT_ENVIRONMENT, TOLERANCE, export, set_up, start_ours, start_theirs
+from upstream import DEFAULT_ENVIRONMENT, export, set_up, start_ours, start_theirs
 from workers import Worker, stage
 
 from cellbasin.dynamics import FlowSegmentation, flow_errors, judge
@@ -40,6 +40,7 @@ from cellbasin.network_outputs import FLOW_SCALE
 from cellbasin.options import FLOW_THRESHOLD, NOT_ANNOTATED, Options
 
 AGREE = 0.98
+TOLERANCE = 1e-4
 UNJUDGED, THEIR_FLOWS = "float32 without quality control", "float32 judged by Cellpose's flows"
 TOLD_APART = (UNJUDGED, THEIR_FLOWS)
 LARGEST = 1 << 19  # pixels of an image as the network sees it and as it is stored: the rival is slow

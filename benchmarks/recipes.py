@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from bench import markdown, say
 from inputs import data_root
+from report import command_line, markdown, say
 from results import RESULTS
 
 from cellbasin.engines.hardware import find_hardware
@@ -169,7 +169,7 @@ def _scores(line: dict[str, Any]) -> list[float]:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("what", choices=("run", "one", "table"))
     parser.add_argument("--only", nargs="+", default=[], choices=CHANGES, metavar="NAME", help="these runs")
     parser.add_argument("--steps", type=int, default=STEPS)

@@ -9,7 +9,8 @@ from typing import Any
 
 import inputs
 import numpy as np
-from bench import OURS, THEIRS, Bench, Row, agreement, paired, say, stage_ours, stage_theirs
+from bench import OURS, THEIRS, Bench, Row, agreement, paired, stage_ours, stage_theirs
+from report import say
 from workers import Worker, stage
 
 from cellbasin.engines import find_hardware

@@ -16,19 +16,18 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from bench import markdown, say
 from inputs import data_root
 from looks import log_look
+from report import BOTH_MEANS, OUTPUT, both_means, command_line, markdown, publish, say
 from results import RESULTS
 
 from cellbasin import size
-from cellbasin.evaluation import SHOWN, Evaluation, ImageScore, channels_of, evaluate, read_pair
+from cellbasin.evaluation import Evaluation, ImageScore, channels_of, evaluate, read_pair
 from cellbasin.intensity import select_channels
 from cellbasin.io import Record
 from cellbasin.model import Model, load_model
 from cellbasin.training.folder import select_records
 
-ROOT = Path(__file__).parent.parent
 NEAR = 1.35
 FIXED = 30.0
 
@@ -52,11 +51,9 @@ def main() -> int:
         for name, found in ways.items():
             log_look(model, found, name)
     text = "\n\n".join([size_table(automatic.images, single), diameter_table(ways)]) + "\n"
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    (arguments.out / "sizes.md").write_text(text)
+    publish(arguments.out / "sizes.md", text)
     points = RESULTS / "sizes.json" if arguments.split == "test" else arguments.out / "sizes.json"
     points.write_text(json.dumps(as_points(automatic.images, single)))
-    print(text)
     return 0
 
 
@@ -118,9 +115,10 @@ def diameter_table(ways: dict[str, Evaluation]) -> str:
     """AP and seconds by where the diameter comes from."""
     rows = []
     for name, found in ways.items():
-        scores = [f"{found.at(t)[0].mean:.3f} / {found.at(t)[1].mean:.3f}" for t in SHOWN]
-        rows.append([name, *scores, f"{sum(image.seconds for image in found.images) / len(found.images):.3f}"])
-    header = ["diameter", *(f"AP@{t} over images / sources" for t in SHOWN), "seconds per image"]
+        rows.append(
+            [name, *both_means(found), f"{sum(image.seconds for image in found.images) / len(found.images):.3f}"]
+        )
+    header = ["diameter", *BOTH_MEANS, "seconds per image"]
     return f"## What the diameter is worth\n\n{markdown(header, rows)}"
 
 
@@ -134,10 +132,10 @@ def as_points(images: Sequence[ImageScore], single: Sequence[float]) -> list[dic
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--model", default="general", help="a shipped model or a weights file")
     parser.add_argument("--split", default="test", choices=("test", "validation"))
-    parser.add_argument("--out", type=Path, default=ROOT / "output")
+    parser.add_argument("--out", type=Path, default=OUTPUT)
     return parser.parse_args()
 
 

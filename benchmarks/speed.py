@@ -22,7 +22,8 @@ from typing import Any
 
 import fresh
 import sections
-from bench import Bench, Row, row_table, say
+from bench import Bench, Row, row_table
+from report import command_line, say
 from upstream import DEFAULT_ENVIRONMENT, set_up
 from workers import Worker
 
@@ -73,7 +74,7 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--quick", action="store_true", help="small sizes and few repeats")
     parser.add_argument("--only", type=_section_names, help=f"of {','.join(SECTIONS)}")
     parser.add_argument("--model", default="general", help="our default: a shipped model or a weights file")

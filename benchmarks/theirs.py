@@ -29,8 +29,6 @@ def about() -> Mapping[str, Any]:
 
 def load(name: str, model: str) -> None:
     """Load NAME.pth, and NAME.pth_size.npy where it is there, from the folder and stem that `model` is."""
-    from pathlib import Path
-
     network = models.CellposeModel(gpu=False, pretrained_model=f"{model}.pth", diam_mean=30.0)
     size = Path(f"{model}.pth_size.npy")
     sizes = models.SizeModel(network, device=CPU, pretrained_size=str(size)) if size.exists() else None

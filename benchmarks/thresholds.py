@@ -15,10 +15,10 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-from bench import markdown, say
 from inputs import data_root
+from report import OUTPUT, command_line, markdown, publish, say
 
-from cellbasin.dynamics import FlowSegmentation, judge, segment_flows
+from cellbasin.dynamics import judge, segment_flows
 from cellbasin.evaluation import SHOWN, THRESHOLDS, channels_of, read_pair, score_labels
 from cellbasin.intensity import select_channels
 from cellbasin.io import Record
@@ -27,7 +27,6 @@ from cellbasin.model import Model, load_model
 from cellbasin.options import NOT_ANNOTATED
 from cellbasin.training.folder import select_records
 
-ROOT = Path(__file__).parent.parent
 PROBABILITY = (0.3, 0.4, 0.5, 0.6, 0.7)
 FLOW = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0, np.inf)
 PAPER = (PROBABILITY.index(0.5), FLOW.index(0.4))
@@ -44,9 +43,7 @@ def main() -> int:
     sources = np.array([record.source for record in records])
     folds = np.array([zlib.crc32((record.group or record.name).encode()) % FOLDS for record in records])
     text = "\n\n".join([grid_table(scores, sources), cross_validated(scores, sources, folds)]) + "\n"
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(text)
-    print(text)
+    publish(arguments.out, text)
     return 0
 
 
@@ -65,25 +62,24 @@ def score_grid(model: Model, record: Record) -> np.ndarray:
             flow_threshold=None,
             step=max(1.0, diameter / model.card.diameter),
         )
-        precisions = [score_labels(truth, kept(found, limit)).average_precision for limit in FLOW]
+        precisions = [score_labels(truth, judge(found, limit).labels).average_precision for limit in FLOW]
         rows.append([[precision[place] for place in PLACES] for precision in precisions])
     return np.array(rows)
 
 
-def kept(found: FlowSegmentation, limit: float) -> np.ndarray:
-    """The labels whose flow error is within the limit."""
-    return judge(found, limit).labels
+def over_sources(scores: np.ndarray, sources: np.ndarray) -> np.ndarray:
+    """Mean over the means of the sources of scores (images, ...)."""
+    return np.mean([scores[sources == source].mean(axis=0) for source in np.unique(sources)], axis=0)
 
 
 def merit(scores: np.ndarray, sources: np.ndarray) -> np.ndarray:
     """What is maximised, (probability, flow): AP at 0.5 and 0.75, over images and over sources alike."""
-    by_source = np.mean([scores[sources == source].mean(axis=0) for source in np.unique(sources)], axis=0)
-    return ((scores.mean(axis=0) + by_source) / 2)[..., :2].mean(axis=-1)
+    return ((scores.mean(axis=0) + over_sources(scores, sources)) / 2)[..., :2].mean(axis=-1)
 
 
 def grid_table(scores: np.ndarray, sources: np.ndarray) -> str:
     """AP@0.5 over images / sources for every pair of thresholds."""
-    by_source = np.mean([scores[sources == source].mean(axis=0) for source in np.unique(sources)], axis=0)
+    by_source = over_sources(scores, sources)
     rows = [
         [f"{p:g}", *(f"{scores[:, i, j, 0].mean():.3f} / {by_source[i, j, 0]:.3f}" for j in range(len(FLOW)))]
         for i, p in enumerate(PROBABILITY)
@@ -116,15 +112,15 @@ def cross_validated(scores: np.ndarray, sources: np.ndarray, folds: np.ndarray) 
 
 
 def _row(name: str, scores: np.ndarray, sources: np.ndarray) -> list[str]:
-    by_source = np.mean([scores[sources == source].mean(axis=0) for source in np.unique(sources)], axis=0)
-    return [name, *(f"{a:.4f} / {b:.4f}" for a, b in zip(scores.mean(axis=0), by_source, strict=True))]
+    pairs = zip(scores.mean(axis=0), over_sources(scores, sources), strict=True)
+    return [name, *(f"{images:.4f} / {by_source:.4f}" for images, by_source in pairs)]
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--model", default="general", help="a shipped model or a weights file")
     parser.add_argument("--every", type=int, default=1, help="only every so many images")
-    parser.add_argument("--out", type=Path, default=ROOT / "output" / "thresholds.md")
+    parser.add_argument("--out", type=Path, default=OUTPUT / "thresholds.md")
     return parser.parse_args()
 
 

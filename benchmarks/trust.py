@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-from bench import markdown, say
+from report import markdown, say
 
 from cellbasin.evaluation import Evaluation, are_right, evaluate, read_pair
 from cellbasin.io import Record

@@ -10,7 +10,6 @@ Each volume is scored for itself, never pooled with others: they are small and u
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import sys
@@ -19,7 +18,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from bench import markdown, say
+from report import command_line, markdown, say
 
 from cellbasin.io import read_image, read_labels
 from cellbasin.labels import areas, remove_small
@@ -145,7 +144,7 @@ def scores_beside_rival(name: str, image: np.ndarray, truth: np.ndarray, ours: d
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument(
         "--only", type=lambda text: text.split(","), default=list(VOLUMES), help="names of volumes, with commas between"
     )

@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from bench import markdown, say
+from report import command_line, markdown, say
 from upstream import DEFAULT_ENVIRONMENT, export, set_up, start_ours, start_theirs
 from workers import Worker, stage
 
@@ -112,7 +112,7 @@ def _numbers(text: str) -> list[int]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--sizes", type=_numbers, default=[64, 128, 256, 512], help="ours")
     parser.add_argument("--rival-sizes", type=_numbers, default=[64, 128], help="those also run in the rival")
     parser.add_argument("--memory", type=float, help="GB: ours once more with this limit")

@@ -23,16 +23,14 @@ import numpy as np
 import runs
 import torch
 from cellpose import dynamics, models, resnet_torch, train, transforms, utils
-from images import IGNORE, Example, blanked, chances, examples, has_bright_objects, save_prediction
+from images import IGNORE, Example, blanked, chances, examples, save_prediction
 
-from cellbasin.metrics import THRESHOLDS as SHOWN
 from cellbasin.metrics import average_precision
 
 RATE, DECAY, BATCH, EPOCH, TILE = 0.005, 1e-5, 8, 200, 224
 WARM_EPOCHS, HALVINGS, LAST_PART = 10, 10, 1 / 6
 FEWEST = 5  # objects of a training image, as in `train_seg`
 DIAMETER = 30.0
-VALIDATED = 6  # images of each source that are looked at in training
 CPU = torch.device("cpu")
 THRESHOLDS = tuple(itertools.product((-1.0, 0.0, 1.0), (0.4, 0.8, 0.0)))  # probability (a logit), flow error (0: off)
 
@@ -64,14 +62,13 @@ def main() -> int:
     weights = wanted.out / "cellpose"
 
     def read(split: str, limit: int | None = wanted.limit) -> list[Example]:
-        found = examples(split, wanted.only, limit)
-        return [example for example in found if not wanted.bright or has_bright_objects(example)]
+        return list(examples(split, wanted.only, limit, bright=wanted.bright))
 
     if wanted.stage == "train":
         (wanted.out / "flows").mkdir(parents=True, exist_ok=True)
         prepared = [prepare(example, wanted.out / "flows") for example in read("train")]
         found = [one for one in prepared if np.unique(one.labels).size - 1 >= FEWEST]
-        network = learn(found, read("validation", min(wanted.limit or VALIDATED, VALIDATED)), wanted)
+        network = learn(found, read("validation", min(wanted.limit or runs.VALIDATED, runs.VALIDATED)), wanted)
         learn_sizes(network, found, weights)
     else:
         if not Path(f"{weights}_size.npy").exists():
@@ -175,13 +172,12 @@ def picture(example: Example) -> tuple[np.ndarray, list[int]]:
 def validate(weights: Path, validation: Sequence[Example]) -> dict[str, float]:
     """Mean AP of validation images with true diameters."""
     model = models.CellposeModel(gpu=False, pretrained_model=str(weights))
-    scores = []
+    found = []
     for example in validation:
         pixels, channels = picture(example)
         diameter = example.diameter if example.diameter > 0 else DIAMETER
-        labels = model.eval(pixels, channels=channels, diameter=diameter)[0]
-        scores.append(average_precision(example.labels, labels.astype(np.int32), SHOWN, IGNORE))
-    return {f"ap{round(100 * t)}": float(value) for t, value in zip(SHOWN, np.mean(scores, axis=0), strict=True)}
+        found.append(model.eval(pixels, channels=channels, diameter=diameter)[0].astype(np.int32))
+    return runs.mean_precision((example.labels for example in validation), found)
 
 
 def choose(model, sizes, validation: Sequence[Example]) -> tuple[tuple[float, float], float]:

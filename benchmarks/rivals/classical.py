@@ -11,7 +11,6 @@ of its diameter).
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import json
 import sys
@@ -25,8 +24,8 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench import say
 from images import IGNORE, ROOT, Example, examples, save_prediction
+from report import command_line, say
 from scipy.ndimage import distance_transform_edt, gaussian_filter
 from skimage.feature import peak_local_max
 from skimage.filters import threshold_otsu
@@ -109,7 +108,7 @@ def predict(setting: Setting, limit: int | None, folder: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--limit", type=int, help="at most so many images of each source; the result is not kept")
     arguments = parser.parse_args()
     setting, validation = choose(arguments.limit)

@@ -10,7 +10,6 @@ source; test images are of all sources.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
@@ -18,9 +17,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench import say
 from images import FOLDER, SPLITS, file_of
 from inputs import data_root
+from report import command_line, say
 
 from cellbasin.atomic import atomic
 from cellbasin.evaluation import channels_of, read_pair
@@ -59,7 +58,7 @@ def export(record: Record, path: Path) -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("--out", type=Path, default=FOLDER)
     export_all(parser.parse_args().out)
     return 0

@@ -35,11 +35,12 @@ def file_of(folder: Path, split: str, source: str, name: str) -> Path:
 
 
 def examples(
-    split: str, sources: Sequence[str] = (), limit: int | None = None, folder: Path = FOLDER
+    split: str, sources: Sequence[str] = (), limit: int | None = None, folder: Path = FOLDER, *, bright: bool = False
 ) -> Iterator[Example]:
     """Read the images of one part one by one, in the order of their names.
 
-    sources: the only ones. limit: at most so many of each source. Raises FileNotFoundError where nothing is.
+    sources: the only ones. limit: at most so many of each source. bright: only those whose objects are brighter than
+    what is between them. Raises FileNotFoundError where nothing is.
     """
     counts: Counter[str] = Counter()
     for path in sorted((folder / split).glob("*.npz")):
@@ -48,9 +49,17 @@ def examples(
         if (not sources or source in sources) and (limit is None or counts[source] <= limit):
             with np.load(path) as file:
                 diameter = float(file["diameter"])
-                yield Example(source, str(file["name"]), file["image"], file["labels"], diameter)
+                found = Example(source, str(file["name"]), file["image"], file["labels"], diameter)
+            if not bright or has_bright_objects(found):
+                yield found
     if not counts:
         raise FileNotFoundError(f"{folder / split}: found no images; expected those of data.py: run it first")
+
+
+def scaled_shape(example: Example, diameter: float, wanted: float = 30.0) -> tuple[int, int]:
+    """Rows and columns at which objects of a diameter have the wanted one, at least 32."""
+    rows, columns = (max(32, round(n * wanted / diameter)) for n in example.labels.shape)
+    return rows, columns
 
 
 def chances(found: Sequence[Example]) -> np.ndarray:

@@ -19,23 +19,20 @@ from pathlib import Path
 import numpy as np
 import runs
 import torch
-from images import IGNORE, Example, blanked, chances, crop, examples, has_bright_objects, save_prediction
+from images import IGNORE, Example, blanked, chances, crop, examples, save_prediction, scaled_shape
 from images import vary_brightness as vary
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
-from cellbasin.metrics import THRESHOLDS as SHOWN
 from cellbasin.metrics import average_precision
 from cellbasin.resize import resize, resize_labels
 
 RATE, DECAY, BATCH, PATCH = 3e-4, 1e-4, 4, 256
 SCALE = (0.5, 1.5)
-WANTED = 30.0
 PIECE, SHARED = 384, 128  # pixels of a piece, and that it shares with the next
 MOST = 600  # objects of a piece
 SCORES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-VALIDATED = 6  # images of each source that are looked at in training
 SMALLEST = 15
 
 
@@ -49,15 +46,14 @@ def main() -> int:
         optimiser.load_state_dict(state["optimiser"])
 
     def read(split: str, limit: int | None = wanted.limit) -> list[Example]:
-        found = examples(split, wanted.only, limit)
-        return [without_unknown(example) for example in found if not wanted.bright or has_bright_objects(example)]
+        return [without_unknown(example) for example in examples(split, wanted.only, limit, bright=wanted.bright)]
 
     def keep() -> None:
         torch.save({"model": model.state_dict(), "optimiser": optimiser.state_dict()}, f"{checkpoint}.part")
         Path(f"{checkpoint}.part").replace(checkpoint)
 
     if wanted.stage == "train":
-        found, few = read("train"), read("validation", min(wanted.limit or VALIDATED, VALIDATED))
+        found, few = read("train"), read("validation", min(wanted.limit or runs.VALIDATED, runs.VALIDATED))
         odds = chances(found)
         wanted.out.mkdir(parents=True, exist_ok=True)
 
@@ -201,9 +197,7 @@ def paint(detections: Sequence[Detection], least: float, shape: tuple[int, ...])
 def resized(example: Example, diameter: float) -> np.ndarray:
     """The image at the size where its median object has 30 px; as it is for diameter 0."""
     image = example.image.astype(np.float32)
-    if not diameter > 0:
-        return image
-    return resize(image, tuple(max(32, round(n * WANTED / diameter)) for n in example.labels.shape))
+    return resize(image, scaled_shape(example, diameter)) if diameter > 0 else image
 
 
 def segment(model: MaskRCNN, example: Example, diameter: float, scores: Sequence[float]) -> list[np.ndarray]:
@@ -216,8 +210,8 @@ def segment(model: MaskRCNN, example: Example, diameter: float, scores: Sequence
 
 def validate(model: MaskRCNN, validation: Sequence[Example]) -> dict[str, float]:
     """Mean AP of validation images at native size, least score 0.5."""
-    scores = [average_precision(e.labels, segment(model, e, 0, [0.5])[0], SHOWN, IGNORE) for e in validation]
-    return {f"ap{round(100 * t)}": float(value) for t, value in zip(SHOWN, np.mean(scores, axis=0), strict=True)}
+    found = (segment(model, example, 0, [0.5])[0] for example in validation)
+    return runs.mean_precision((example.labels for example in validation), found)
 
 
 def predict(model: MaskRCNN, validation: Sequence[Example], test: Sequence[Example], wanted) -> None:

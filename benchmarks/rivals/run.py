@@ -20,13 +20,13 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench import say
 from data import export_all
 from images import FOLDER, ROOT
+from report import say
 from results import RESULTS
 from runs import handed_on, options, predictions
-from score import keep
-from upstream import set_up
+from score import keep, print_means
+from upstream import DEFAULT_ENVIRONMENT, PACKAGES, set_up
 
 HERE = Path(__file__).parent
 STAGES = ("data", "train", "predict", "score")
@@ -47,7 +47,7 @@ RIVALS = {
         ".venv-stardist",
         ("tensorflow-cpu==2.15.1", "stardist==0.9.2", "csbdeep==0.8.2", "numpy==1.26.4"),
     ),
-    "cellpose3": Rival("cellpose3.py", ".venv-cellpose", ("torch==2.13.0", "cellpose==3.1.1.3", "numpy==2.0.2")),
+    "cellpose3": Rival("cellpose3.py", DEFAULT_ENVIRONMENT.name, PACKAGES),
     "maskrcnn": Rival(
         "maskrcnn.py", ".venv-maskrcnn", ("torch==2.14.1", "torchvision==0.29.1", "numba==0.68.1", "scipy==1.17.1")
     ),
@@ -74,9 +74,7 @@ def main() -> int:
         told = "-true-diameter" if wanted.diameter == "true" else ""
         part = bool(wanted.only or wanted.limit or wanted.bright)
         result = keep(wanted.rival + told, predictions(wanted), wanted.out if part else RESULTS, everything=not part)
-        for threshold in (0.5, 0.75, 0.9):
-            images, sources = result.evaluation.at(threshold)
-            print(f"AP@{threshold}: {images} over images, {sources} over sources")
+        print_means(result)
     return 0
 
 

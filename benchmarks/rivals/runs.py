@@ -13,11 +13,17 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from cellbasin.metrics import THRESHOLDS, average_precision
+from cellbasin.options import NOT_ANNOTATED
+
 CONVERGED = 0.005
+VALIDATED = 6  # images of each source that are looked at in training
 FEWEST = 4  # validations that a verdict needs
 COOLDOWN = 0.2  # last part of the time in which the learning rate falls to nothing
 WARMUP = 500  # steps
@@ -116,6 +122,13 @@ def last_rise(log: Sequence[Mapping[str, Any]], score: str = "ap50") -> float:
     end = points[-1][0]
     before = [value for seconds, value in points if seconds <= 0.75 * end]
     return round(max(value for _, value in points) - max(before), 6) if before else math.inf
+
+
+def mean_precision(truths: Iterable[np.ndarray], found: Iterable[np.ndarray]) -> dict[str, float]:
+    """Mean average precision of labels: "ap50", "ap75", "ap90"."""
+    pairs = zip(truths, found, strict=True)
+    means = np.mean([average_precision(truth, labels, THRESHOLDS, NOT_ANNOTATED) for truth, labels in pairs], axis=0)
+    return {f"ap{round(100 * t)}": float(mean) for t, mean in zip(THRESHOLDS, means, strict=True)}
 
 
 def predictions(wanted: argparse.Namespace) -> Path:

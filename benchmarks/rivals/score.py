@@ -8,7 +8,6 @@ Beside the predictions about.json tells the title, training hours and settings.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import sys
@@ -22,9 +21,10 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from images import FOLDER, ROOT, examples
+from report import command_line
 from results import RESULTS, MethodResult
 
-from cellbasin.evaluation import Evaluation, ImageScore, score_labels
+from cellbasin.evaluation import SHOWN, Evaluation, ImageScore, score_labels
 
 
 def score(predictions: Path, *, everything: bool = True, data: Path = FOLDER) -> Evaluation:
@@ -56,17 +56,22 @@ def keep(method: str, predictions: Path, results: Path = RESULTS, *, everything:
     return result
 
 
+def print_means(result: MethodResult) -> None:
+    """Average precision over images and over sources."""
+    for threshold in SHOWN:
+        images, sources = result.evaluation.at(threshold)
+        print(f"AP@{threshold}: {images} over images, {sources} over sources")
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = command_line(__doc__)
     parser.add_argument("method", help="its name: classical, stardist, ...")
     parser.add_argument("--predictions", type=Path, help="default: output/rivals/METHOD/predictions")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     folder = arguments.predictions or ROOT / "output" / "rivals" / arguments.method / "predictions"
     result = keep(arguments.method, folder, arguments.out)
-    for threshold in (0.5, 0.75, 0.9):
-        images, sources = result.evaluation.at(threshold)
-        print(f"AP@{threshold}: {images} over images, {sources} over sources")
+    print_means(result)
     return 0
 
 

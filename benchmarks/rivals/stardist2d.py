@@ -21,19 +21,15 @@ from importlib.metadata import version
 import numpy as np
 import runs
 import tensorflow as tf
-from images import IGNORE, Example, chances, crop, examples, has_bright_objects, save_prediction, vary_brightness
+from images import IGNORE, Example, chances, crop, examples, save_prediction, scaled_shape, vary_brightness
 from stardist.models import Config2D, StarDist2D
 from stardist.models.model2d import StarDistData2D
 
-from cellbasin.metrics import THRESHOLDS as SHOWN
-from cellbasin.metrics import average_precision
 from cellbasin.resize import resize, resize_labels
 
 BATCH, PATCH, RATE = 8, 256, 7e-4  # the paper's rate for StarDist
 SCALE = (0.5, 1.5)
 GRID, RAYS = (2, 2), 32
-WANTED = 30.0
-VALIDATED = 6  # images of each source that are looked at in training
 
 
 def main() -> int:
@@ -58,11 +54,10 @@ def main() -> int:
         saved.restore(manager.latest_checkpoint)
 
     def read(split: str, limit: int | None = wanted.limit) -> list[Example]:
-        found = examples(split, wanted.only, limit)
-        return [scaled(example) for example in found if not wanted.bright or has_bright_objects(example)]
+        return [scaled(example) for example in examples(split, wanted.only, limit, bright=wanted.bright)]
 
     if wanted.stage == "train":
-        found, few = read("train"), read("validation", min(wanted.limit or VALIDATED, VALIDATED))
+        found, few = read("train"), read("validation", min(wanted.limit or runs.VALIDATED, runs.VALIDATED))
         odds = chances(found)
 
         def learn(step: int, progress: float) -> float:
@@ -110,8 +105,7 @@ def segment(model: StarDist2D, example: Example, diameter: float | None = None) 
     """Labels int32 (Y, X); with a diameter the image is resized so that it becomes 30 px."""
     image, shape = example.image.astype(np.float32), example.labels.shape
     if diameter:
-        size = tuple(max(32, round(n * WANTED / diameter)) for n in shape)
-        image = resize(image, size)
+        image = resize(image, scaled_shape(example, diameter))
     pixels = np.moveaxis(image, 0, -1)
     tiles = (-(-image.shape[1] // 1024), -(-image.shape[2] // 1024), 1)
     labels, _ = model.predict_instances(pixels, n_tiles=tiles, show_tile_progress=False, predict_kwargs={"verbose": 0})
@@ -121,8 +115,7 @@ def segment(model: StarDist2D, example: Example, diameter: float | None = None) 
 
 def validate(model: StarDist2D, validation: Sequence[Example]) -> dict[str, float]:
     """Mean AP of the validation images at native size, with the present thresholds."""
-    scores = [average_precision(e.labels, segment(model, e), SHOWN, IGNORE) for e in validation]
-    return {f"ap{round(100 * t)}": float(value) for t, value in zip(SHOWN, np.mean(scores, axis=0), strict=True)}
+    return runs.mean_precision((e.labels for e in validation), (segment(model, e) for e in validation))
 
 
 def predict(model: StarDist2D, validation: Sequence[Example], test: Sequence[Example], wanted) -> None:
@@ -130,12 +123,13 @@ def predict(model: StarDist2D, validation: Sequence[Example], test: Sequence[Exa
     told = wanted.diameter == "true"
     images, truths = [], []
     for example in validation:
-        size = tuple(max(32, round(n * WANTED / example.diameter)) for n in example.labels.shape)
-        resized = told and example.diameter > 0
         image = example.image.astype(np.float32)
-        images.append(np.moveaxis(resize(image, size) if resized else image, 0, -1))
         labels = np.where(example.labels == IGNORE, 0, example.labels).astype(np.int32)
-        truths.append(resize_labels(labels, size) if resized else labels)
+        if told and example.diameter > 0:
+            size = scaled_shape(example, example.diameter)
+            image, labels = resize(image, size), resize_labels(labels, size)
+        images.append(np.moveaxis(image, 0, -1))
+        truths.append(labels)
     chosen = model.optimize_thresholds(images, truths, save_to_json=False, predict_kwargs={"verbose": 0})
     for example in test:
         diameter = example.diameter if told and example.diameter > 0 else None
