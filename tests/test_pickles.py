@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 from collections import OrderedDict
+from importlib import import_module
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -69,7 +70,7 @@ def villains(mark: Path) -> list[Any]:
         Villain(eval, text),
         Villain(exec, text),
         Villain(getattr, "text", "format"),
-        Villain(__import__, "os"),
+        Villain(import_module, "os"),
         Villain(np.load, str(mark), None, True),
         Villain(open, str(mark), "w"),
         Villain(Path.touch, mark),
