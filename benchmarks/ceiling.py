@@ -50,8 +50,7 @@ def best_labels(model: Model, labels: np.ndarray, diameter: float) -> np.ndarray
     small = resize_labels(labels, tuple(max(1, model.conventions.length(n * scale)) for n in labels.shape))
     maps = np.concatenate([labels_to_flows(small), (small > 0).astype(np.float32)[None]])
     maps = model.conventions.resize(maps, labels.shape)
-    step = max(1.0, diameter / model.card.diameter)
-    return flows_to_labels(maps[:2], np.clip(maps[2], 0, 1), step=step)
+    return flows_to_labels(maps[:2], np.clip(maps[2], 0, 1), step=model.step_length(diameter))
 
 
 def table(columns: dict[str, Evaluation]) -> str:

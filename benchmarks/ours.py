@@ -82,8 +82,7 @@ def stand_in(
     model = MODELS[name]
     pixels = select_channels(as_image(image, "CYX"), _channels(image))
     model.predict(pixels, diameter)
-    step = max(1.0, diameter / model.card.diameter)
-    return {"labels": segment_flows(flow, probability, step=step).labels}
+    return {"labels": segment_flows(flow, probability, step=model.step_length(diameter)).labels}
 
 
 def random_weights(path: str, network: str, seed: int) -> None:

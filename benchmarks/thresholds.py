@@ -60,7 +60,7 @@ def score_grid(model: Model, record: Record) -> np.ndarray:
             maps.probability,
             probability_threshold=threshold,
             flow_threshold=None,
-            step=max(1.0, diameter / model.card.diameter),
+            step=model.step_length(diameter),
         )
         precisions = [score_labels(truth, judge(found, limit).labels).average_precision for limit in FLOW]
         rows.append([[precision[place] for place in PLACES] for precision in precisions])

@@ -15,7 +15,7 @@ import numpy as np
 
 from cellbasin import metrics
 from cellbasin.image import Image
-from cellbasin.io import ReadError, Record, read_image, read_labels
+from cellbasin.io import LABEL_SUFFIXES, ReadError, Record, image_stem, read_image, read_labels
 from cellbasin.labels import median_diameter
 from cellbasin.metrics import Interval, Scores, match, overlap, summarise
 from cellbasin.model import Model, Progress
@@ -269,16 +269,12 @@ def _label_files(folder: Path) -> dict[str, Path]:
     files = [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in (".tif", ".tiff", ".png", ".npy") and not path.name.startswith(".")
+        if path.suffix.lower() in LABEL_SUFFIXES and not path.name.startswith(".")
     ]
-    endings = ("_cp_masks", "_masks")
-    masks = [path for path in files if path.stem.endswith(endings)]
+    masks = [path for path in files if image_stem(path) != path.stem]
     found: dict[str, Path] = {}
     for path in masks or files:
-        stem = path.stem
-        for ending in endings:
-            stem = stem.removesuffix(ending)
-        name = (path.relative_to(folder).parent / stem).as_posix()
+        name = (path.relative_to(folder).parent / image_stem(path)).as_posix()
         if name in found:
             raise ValueError(f"found two label images for {name}: {found[name]} and {path}; expected one")
         found[name] = path

@@ -97,7 +97,7 @@ class PlaneRun:
             probability_threshold=self.options.probability_threshold,
             flow_threshold=None,
             min_size=self.options.min_size,
-            step=max(1.0, diameter / self.model.card.diameter),
+            step=self.model.step_length(diameter),
             own_flows=self.model.conventions.own_flows,
         )
 
@@ -131,4 +131,4 @@ def _quality(found: FlowSegmentation, maps: Maps) -> float:
 def _measured(labels: np.ndarray) -> float | None:
     """Median diameter of the objects, where there are any."""
     found = diameters(labels)
-    return float(np.clip(np.median(found), size.SMALLEST, size.LARGEST)) if found.size else None
+    return size.bounded(np.median(found)) if found.size else None

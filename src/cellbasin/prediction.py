@@ -98,6 +98,10 @@ class Predictor:
         """Height and width of tiles are multiples of this."""
         return max(weights.card.architecture.divisor for weights in self.weights)
 
+    def step_length(self, diameter: float) -> float:
+        """Pixels of a step along flows, for objects of this diameter: 1 where they are as large as the network's."""
+        return max(1.0, diameter / self.card.diameter)
+
     def tiling(self, shape: tuple[int, int], diameter: float, options: Options, longest: int = 0) -> Tiling:
         """The tiles of an image (Y, X) that is resized for a diameter.
 

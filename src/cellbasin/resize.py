@@ -104,7 +104,7 @@ def resize_labels(labels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     [[1, 1, 2, 2], [3, 3, 4, 4]]
     """
     rows, columns = _checked_shape(labels, shape)
-    nearest_row, nearest_column = _nearest(labels.shape[-2], rows), _nearest(labels.shape[-1], columns)
+    nearest_row, nearest_column = nearest_taps(labels.shape[-2], rows), nearest_taps(labels.shape[-1], columns)
     return labels.take(nearest_row, axis=-2).take(nearest_column, axis=-1)
 
 
@@ -118,7 +118,12 @@ def _checked_shape(array: np.ndarray, shape: tuple[int, int]) -> tuple[int, int]
     return int(shape[0]), int(shape[1])
 
 
-def _nearest(length: int, wanted: int) -> np.ndarray:
+def nearest_taps(length: int, wanted: int) -> np.ndarray:
+    """For every output position along an axis the nearest input position.
+
+    >>> nearest_taps(2, 5).tolist()
+    [0, 0, 1, 1, 1]
+    """
     return (2 * np.arange(wanted) + 1) * length // (2 * wanted)
 
 

@@ -76,12 +76,17 @@ def diameter_from_style(model: SizeModel, style_at: Callable[[float], np.ndarray
         ratios = np.array([ratio for _, ratio in looks])
         weights = np.exp(-0.5 * (ratios / _TRUSTED) ** 2) + 1e-6
         estimates = np.log([diameter for diameter, _ in looks]) + ratios
-        return float(np.clip(np.exp(np.average(estimates, weights=weights)), SMALLEST, LARGEST))
+        return bounded(np.exp(np.average(estimates, weights=weights)))
 
     tried, estimate = _FIRST, look(_FIRST)
     while len(looks) < _LOOKS and not _near(tried, estimate):
         tried, estimate = estimate, look(estimate)
     return estimate
+
+
+def bounded(diameter: float) -> float:
+    """A diameter, kept within what is plausible for any image."""
+    return float(np.clip(diameter, SMALLEST, LARGEST))
 
 
 def fits(estimated: float, found: float) -> bool:

@@ -15,7 +15,7 @@ from cellbasin.options import Options
 from cellbasin.parallel import parallel_map, thread_count
 from cellbasin.plane import PlaneRun
 from cellbasin.prediction import Maps, Predictor, Progress, part_of, tell, unit_length
-from cellbasin.resize import resize
+from cellbasin.resize import nearest_taps, resize
 from cellbasin.scratch import Allocate, allocator
 from cellbasin.slices import cube_shape, predict_volume
 from cellbasin.stitch import stitch_planes
@@ -106,10 +106,8 @@ class VolumeRun:
         tell(self.progress, "labels", 0.0)
         sigma = self.diameter / self.model.card.diameter if options.smoothing is None else options.smoothing
         smooth_maps(maps.flow, maps.probability, sigma)
-        step = max(1.0, self.diameter / self.model.card.diameter)
-        found = segment_composed(
-            maps.flow, maps.probability, step, options, self.model.conventions.border_leniency, allocate
-        )
+        step, leniency = self.model.step_length(self.diameter), self.model.conventions.border_leniency
+        found = segment_composed(maps.flow, maps.probability, step, options, leniency, allocate)
         if maps.probability.shape == shape:
             self.maps = maps
             return found
@@ -190,7 +188,7 @@ def _telling_part(pixels: np.ndarray, diameter: float, anisotropy: float) -> tup
 def _measured(labels: np.ndarray, anisotropy: float) -> float | None:
     """Median diameter in px of y and x of the objects, where there are enough."""
     found = diameters(labels) * np.cbrt(anisotropy)
-    return float(np.clip(np.median(found), size.SMALLEST, size.LARGEST)) if found.size >= size.FEW else None
+    return size.bounded(np.median(found)) if found.size >= size.FEW else None
 
 
 def _diameter_of_sections(sections: np.ndarray, unknown: float) -> float:
@@ -204,7 +202,7 @@ def _diameter_of_sections(sections: np.ndarray, unknown: float) -> float:
     ordered = np.sort(sections)
     area = np.cumsum(ordered**2)
     median = ordered[np.searchsorted(area, area[-1] / 2)]
-    return float(np.clip(median / _SECTION, size.SMALLEST, size.LARGEST))
+    return size.bounded(median / _SECTION)
 
 
 def _planes(array: np.ndarray, number: int) -> np.ndarray:
@@ -216,7 +214,7 @@ def _planes(array: np.ndarray, number: int) -> np.ndarray:
 
 def _stored_planes(found: FlowSegmentation, number: int, options: Options) -> FlowSegmentation:
     """Labels of the stored planes out of those of cubes; what falls between two planes is lost."""
-    nearest = (2 * np.arange(number) + 1) * found.labels.shape[0] // (2 * number)
+    nearest = nearest_taps(found.labels.shape[0], number)
     return _without_small(FlowSegmentation(found.labels[nearest], found.flow_errors), options)
 
 

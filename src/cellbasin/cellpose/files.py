@@ -8,16 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import Image as Pillow
 
 from cellbasin.image import Image
 from cellbasin.io import (
     atomic,
     display,
     flow_colours,
+    outline_pixels,
     overlay,
     write_labels,
     write_outlines_text,
+    write_picture,
     write_rois,
     write_seg,
 )
@@ -76,12 +77,12 @@ def write_results(result: Segmentation, image: Image, where: Places, given: Name
     if given.save_txt and flat:
         write_outlines_text(path("txt_outlines", "_cp_outlines.txt"), labels, points="centres")
     if given.save_outlines and flat:
-        _write_picture(path("outlines", f"_outlines{suffix}.png"), _outlined(image, labels))
+        write_picture(path("outlines", f"_outlines{suffix}.png"), _outlined(image, labels))
     if given.save_flows and flat:
         _write_tiff(path("flows", f"_flows{suffix}.tif"), flow_colours(result.flow).astype(np.uint16) * 257)
         _write_tiff(path("flows", f"_dP{suffix}.tif"), (FLOW_SCALE * result.flow).astype(np.float32))
     if given.save_mpl and flat:
-        _write_picture(path(".", f"_cp_output{suffix}.png"), overlay(_shown(image), labels))
+        write_picture(path(".", f"_cp_output{suffix}.png"), overlay(_shown(image), labels))
     if given.save_rois and flat:
         written.append(where.beside("_rois.zip"))
         write_rois(written[-1], labels)
@@ -102,15 +103,8 @@ def _shown(image: Image) -> Image:
 def _outlined(image: Image, labels: np.ndarray) -> np.ndarray:
     """The image with the outermost pixels of every object in red."""
     picture = display(_shown(image))
-    padded = np.pad(labels, 1)
-    near = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    picture[(labels > 0) & np.any([labels != other for other in near], axis=0)] = _RED
+    picture[outline_pixels(labels)] = _RED
     return picture
-
-
-def _write_picture(path: Path, picture: np.ndarray) -> None:
-    with atomic(path) as temporary:
-        Pillow.fromarray(picture).save(temporary, format="PNG")
 
 
 def _write_tiff(path: Path, array: np.ndarray) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cellbasin.image import AmbiguousAxesError, Image
-from cellbasin.io import ReadError, natural_key, read_image
+from cellbasin.io import LABEL_SUFFIXES, ReadError, natural_key, read_image
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
 _RESULTS = ("_cp_output", "_flows", "_flows_0", "_flows_1", "_flows_2", "_cellprob", "_masks")
@@ -100,15 +100,32 @@ def chosen(image: Image, chan: int, chan2: int, *, invert: bool) -> tuple[Image,
             )
     if not chan and not invert and (count == 1 or "S" in image.axes):
         return image, None  # exactly as 'cellbasin segment' reads it
-    if not chan:
+    channels = own_channels(chan, chan2)
+    if channels is None:
         planes = planes.mean(axis=0, dtype=np.float32)[None] if count > 1 else planes
-        channels: tuple[int, ...] = (0,)
-    else:
-        channels = (chan - 1, chan2 - 1) if chan2 else (chan - 1,)
-        if not invert:
-            return image, channels
+        channels = (0,)
+    elif not invert:
+        return image, channels
     axes = "C" + image.spatial_axes
     return Image(inverted(planes) if invert else planes, axes, image.voxel_size, image.name), channels
+
+
+def own_channels(chan: int, chan2: int) -> tuple[int, ...] | None:
+    """Numbers from 0 of the primary and the nuclear channel, for Cellpose's numbers of them; None for gray."""
+    if not chan:
+        return None
+    return (chan - 1, chan2 - 1) if chan2 else (chan - 1,)
+
+
+def masks_of(image: Path, img_filter: str, mask_filter: str) -> Path:
+    """The label file beside an image; raises ReadError where there is none."""
+    stem = image.stem.removesuffix(img_filter)
+    suffixes = ("",) if mask_filter.endswith(".npy") else LABEL_SUFFIXES
+    for suffix in suffixes:
+        path = image.with_name(f"{stem}{mask_filter}{suffix}")
+        if path.is_file():
+            return path
+    raise ReadError(f"{image}: found no labels {stem}{mask_filter}, expected them beside the image")
 
 
 def inverted(planes: np.ndarray) -> np.ndarray:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellbasin.cellpose.images import list_images
+from cellbasin.cellpose.images import list_images, masks_of, own_channels
 from cellbasin.cellpose.networks import find_network
 from cellbasin.cli.console import DONE, CommandError, check_torch
 from cellbasin.io import ReadError, Record, atomic, read_labels
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 Readers = list[Callable[[], "Annotated"]]
 _NOTHING = ("", "None", "False", "0", "scratch")
-_SUFFIXES = (".tif", ".tiff", ".png")
 _TEST_EVERY = 60.0  # seconds
 
 
@@ -69,15 +68,11 @@ def annotated(folder: str, given: Namespace, log: Say) -> Readers:
     """Readers of the annotated images of a folder; those with too few objects are left out. Raises ReadError."""
     from cellbasin.training.folder import read_annotated
 
-    channels = None
-    if given.chan:
-        channels = (given.chan - 1, given.chan2 - 1) if given.chan2 else (given.chan - 1,)
+    channels = own_channels(given.chan, given.chan2)
     images = list_images(folder, given.img_filter, given.mask_filter, one_level_down=given.look_one_level_down)
     readers: Readers = []
     for image in images:
-        masks = _masks_of(image, given.img_filter, given.mask_filter)
-        if masks is None:
-            raise ReadError(f"{image}: found no labels {image.stem}{given.mask_filter}, expected them beside the image")
+        masks = masks_of(image, given.img_filter, given.mask_filter)
         objects = len(np.unique(read_labels(masks))) - 1
         if objects < given.min_train_masks:
             log(f"{image.name}: {objects} objects, fewer than --min_train_masks {given.min_train_masks}: left out")
@@ -87,15 +82,6 @@ def annotated(folder: str, given: Namespace, log: Say) -> Readers:
     if not readers:
         raise ReadError(f"{folder}: found no image with {given.min_train_masks} objects or more; expected some")
     return readers
-
-
-def _masks_of(image: Path, img_filter: str, mask_filter: str) -> Path | None:
-    stem = image.stem.removesuffix(img_filter) if img_filter else image.stem
-    if mask_filter.endswith(".npy"):
-        path = image.with_name(f"{stem}{mask_filter}")
-        return path if path.is_file() else None
-    paths = [image.with_name(f"{stem}{mask_filter}{suffix}") for suffix in _SUFFIXES]
-    return next((path for path in paths if path.is_file()), None)
 
 
 def _start(given: Namespace, warn: Say) -> Weights | None:

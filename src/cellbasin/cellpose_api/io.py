@@ -15,15 +15,14 @@ import tifffile
 from PIL import Image as Pillow
 
 from cellbasin.cellpose.files import places, write_results
-from cellbasin.cellpose.images import list_images
+from cellbasin.cellpose.images import list_images, masks_of
 from cellbasin.cellpose_api.arrays import unscaled
 from cellbasin.image import Image
-from cellbasin.io import ReadError, atomic, read_image, read_labels, write_rois, write_seg
+from cellbasin.io import atomic, read_image, read_labels, write_rois, write_seg
 from cellbasin.results import Segmentation
 from cellbasin.weights import user_folder
 
 Files = str | os.PathLike[str]
-_SUFFIXES = (".tif", ".tiff", ".png", ".npy")
 
 
 def logger_setup(*_: Any, **__: Any) -> tuple[logging.Logger, Path]:
@@ -156,17 +155,7 @@ def get_image_files(
 
 def get_label_files(image_names: Sequence[str], mask_filter: str, imf: str | None = None) -> tuple[list[str], None]:
     """The label file of every image, and None in the place of files of flows; raises ReadError where one is missing."""
-    found = []
-    for name in image_names:
-        stem = os.path.splitext(name)[0].removesuffix(imf or "")
-        wanted = (
-            [stem + mask_filter] if mask_filter.endswith(".npy") else [stem + mask_filter + end for end in _SUFFIXES]
-        )
-        there = [path for path in wanted if os.path.isfile(path)]
-        if not there:
-            raise ReadError(f"{name}: found no labels {stem}{mask_filter}, expected them beside the image")
-        found.append(there[0])
-    return found, None
+    return [str(masks_of(Path(name), imf or "", mask_filter)) for name in image_names], None
 
 
 def load_images_labels(

@@ -4,16 +4,17 @@ from cellbasin.atomic import WriteError, atomic
 
 from .coco import write_coco
 from .errors import ReadError
-from .find import Record, find_images, find_pairs, natural_key, read_index
+from .find import LABEL_SUFFIXES, Record, find_images, find_pairs, image_stem, natural_key, read_index
 from .outputs import OUTPUTS, Output, check_dimensions, check_outputs, save
 from .overlay import display, flow_colours, overlay
 from .read import SUFFIXES, count_positions, read_frames, read_image, read_labels
-from .seg import Seg, read_seg, write_seg
+from .seg import Seg, outline_pixels, read_seg, write_seg
 from .vector import write_geojson, write_outlines_text, write_rois
 from .vector_read import read_outlines_text, read_rois
-from .write import write_flows, write_labels, write_overlay, write_parquet, write_table
+from .write import write_flows, write_labels, write_overlay, write_parquet, write_picture, write_table
 
 __all__ = [
+    "LABEL_SUFFIXES",
     "OUTPUTS",
     "SUFFIXES",
     "Output",
@@ -29,7 +30,9 @@ __all__ = [
     "find_images",
     "find_pairs",
     "flow_colours",
+    "image_stem",
     "natural_key",
+    "outline_pixels",
     "overlay",
     "read_frames",
     "read_image",
@@ -46,6 +49,7 @@ __all__ = [
     "write_outlines_text",
     "write_overlay",
     "write_parquet",
+    "write_picture",
     "write_rois",
     "write_seg",
     "write_table",

@@ -38,7 +38,9 @@ OUTPUT_ENDINGS = (
 )
 """Stems with these endings are results (ours, or Cellpose's), not images."""
 
-_LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy")
+LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy")
+"""Endings of label images, in the order in which they are looked for."""
+
 _INDEX = "index.csv"
 
 
@@ -182,6 +184,16 @@ def read_index(folder: str | os.PathLike[str], split: str | None = None) -> list
     return records
 
 
+def image_stem(labels: Path) -> str:
+    """The stem of the image that a label file belongs to.
+
+    >>> image_stem(Path("a_cp_masks.png")), image_stem(Path("a.png"))
+    ('a', 'a')
+    """
+    ending = max((one for one in MASK_ENDINGS if labels.stem.endswith(one)), key=len, default="")
+    return labels.stem.removesuffix(ending)
+
+
 def natural_key(path: Path) -> tuple[tuple[int, int, str], ...]:
     """Sort key that puts "img2" before "img10" and ignores case.
 
@@ -231,7 +243,7 @@ def _is_result_of(path: Path, stems: set[tuple[Path, str]]) -> bool:
 def _labels_of(image: Path) -> Path | None:
     for stem in (image.stem, image.stem.removesuffix("_img")):
         for ending in MASK_ENDINGS:
-            for suffix in _LABEL_SUFFIXES:
+            for suffix in LABEL_SUFFIXES:
                 path = image.with_name(f"{stem}{ending}{suffix}")
                 if path.is_file():
                     return path
@@ -259,7 +271,7 @@ def _record(index: Path, number: int, row: dict[str, str]) -> Record:
     base = index.parent / row["source"] / row["split"]
     name = row["name"]
     images = [path for suffix in (".png", ".jpg", *SUFFIXES) if (path := base / f"{name}{suffix}").is_file()]
-    masks = [path for suffix in _LABEL_SUFFIXES if (path := base / f"{name}{MASK_ENDINGS[0]}{suffix}").is_file()]
+    masks = [path for suffix in LABEL_SUFFIXES if (path := base / f"{name}{MASK_ENDINGS[0]}{suffix}").is_file()]
     if not images or not masks:
         wanted = f"{name}.png" if not images else f"{name}{MASK_ENDINGS[0]}.png"
         raise ReadError(

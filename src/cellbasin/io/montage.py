@@ -13,6 +13,7 @@ from cellbasin.atomic import atomic
 from cellbasin.image import Image
 
 from .overlay import overlay
+from .write import write_picture
 
 _SIDE, _SWEEP_SIDE = 480, 320  # pixels that the longer side of a plane gets, about
 _GAP = 16  # pixels between planes, room for a line of text
@@ -73,9 +74,7 @@ def write_volume_overlay(
 
     Raises WriteError when a file cannot be written; ValueError when image and labels do not fit.
     """
-    picture = Pillow.fromarray(montage(image, labels, anisotropy, channels))
-    with atomic(path) as temporary:
-        picture.save(temporary, format="PNG", compress_level=4)
+    write_picture(path, montage(image, labels, anisotropy, channels))
     frames = [Pillow.fromarray(frame).quantize(64) for frame in sweep(image, labels, channels)]
     with atomic(Path(path).with_suffix(".gif")) as temporary:
         frames[0].save(temporary, format="GIF", save_all=True, append_images=frames[1:], duration=_MILLISECONDS, loop=0)

@@ -6,11 +6,11 @@ import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cellbasin.image import Image, as_image
-from cellbasin.results import Segmentation
 
 from .coco import write_coco
 from .montage import write_volume_overlay
@@ -18,14 +18,16 @@ from .seg import write_seg
 from .vector import write_geojson, write_outlines_text, write_rois
 from .write import write_flows, write_labels, write_overlay, write_parquet, write_table
 
+if TYPE_CHECKING:
+    from cellbasin.results import Segmentation  # for annotations alone: it loads numba
+
 
 @dataclass(frozen=True)
 class Output:
-    """One kind of file: what is added to the stem, how it is written, a line of help, for what it is to be had."""
+    """One kind of file: what is added to the stem, how it is written, for images of which axes it is to be had."""
 
     suffix: str
     write: Callable[[Path, Segmentation, Image], None]
-    help: str
     spatial_axes: tuple[str, ...] = ("YX", "ZYX")
 
 
@@ -91,17 +93,17 @@ def _seg(path: Path, result: Segmentation, image: Image) -> None:
 _IMAGES = ("YX",)
 
 OUTPUTS: dict[str, Output] = {
-    "labels": Output("_masks.tif", _labels, "label image, TIFF"),
-    "zarr": Output("_masks.zarr", _zarr, "label image, OME-Zarr 0.4"),
-    "outlines": Output("_outlines.txt", _outlines, "outlines as text, x1,y1,x2,y2,... for each object", _IMAGES),
-    "flows": Output("_flows.tif", _flows, "flow (y, x) and probability, float TIFF"),
-    "rois": Output("_rois.zip", _rois, "ROIs for ImageJ and Fiji", _IMAGES),
-    "geojson": Output("_objects.geojson", _geojson, "polygons and measurements for QuPath", _IMAGES),
-    "table": Output("_objects.csv", _table, "a line of measurements for each object"),
-    "parquet": Output("_objects.parquet", _parquet, "the same as Parquet"),
-    "coco": Output("_coco.json", _coco, "COCO annotations", _IMAGES),
-    "overlay": Output("_overlay.png", _overlay, "picture with coloured outlines; of a volume also a sweep, GIF"),
-    "seg": Output("_seg.npy", _seg, "file of Cellpose's own window"),
+    "labels": Output("_masks.tif", _labels),  # label image, TIFF
+    "zarr": Output("_masks.zarr", _zarr),  # label image, OME-Zarr 0.4
+    "outlines": Output("_outlines.txt", _outlines, _IMAGES),  # outlines as text, x1,y1,x2,y2,... for each object
+    "flows": Output("_flows.tif", _flows),  # flow (y, x) and probability, float TIFF
+    "rois": Output("_rois.zip", _rois, _IMAGES),  # ROIs for ImageJ and Fiji
+    "geojson": Output("_objects.geojson", _geojson, _IMAGES),  # polygons and measurements for QuPath
+    "table": Output("_objects.csv", _table),  # a line of measurements for each object
+    "parquet": Output("_objects.parquet", _parquet),  # the same as Parquet
+    "coco": Output("_coco.json", _coco, _IMAGES),  # COCO annotations
+    "overlay": Output("_overlay.png", _overlay),  # picture with coloured outlines; of a volume also a sweep, GIF
+    "seg": Output("_seg.npy", _seg),  # file of Cellpose's own window
 }
 """Everything that `save` can write, by name."""
 

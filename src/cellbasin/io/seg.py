@@ -181,9 +181,9 @@ def write_seg(
             f"found labels {labels.shape} and flow {flow.shape}; expected (Y, X) and (2, Y, X), or the same in 3D"
         )
     masks = labels.astype(np.uint16 if labels.max() < 65535 else np.uint32)
+    outlines = np.stack([outline_pixels(plane) for plane in masks.reshape(-1, *masks.shape[-2:])])
     content = {
-        "outlines": masks
-        * np.stack([_outline(plane) for plane in masks.reshape(-1, *masks.shape[-2:])]).reshape(masks.shape),
+        "outlines": masks * outlines.reshape(masks.shape),
         "masks": masks,
         "chan_choose": [int(channel) for channel in channels],
         "ismanual": np.zeros(int(masks.max()), bool),
@@ -209,9 +209,14 @@ def _upstream_flows(flow: np.ndarray, probability: np.ndarray) -> list[Any]:
     return [colours, shown, across, [], raw]
 
 
-def _outline(masks: np.ndarray) -> np.ndarray:
-    """bool (Y, X): object pixels with another label, or the image's end, above, below, left or right."""
-    padded = np.pad(masks, 1)
-    inner = padded[1:-1, 1:-1]
-    neighbours = (padded[:-2, 1:-1], padded[2:, 1:-1], padded[1:-1, :-2], padded[1:-1, 2:])
-    return (inner > 0) & np.any([inner != near for near in neighbours], axis=0)
+def outline_pixels(labels: np.ndarray) -> np.ndarray:
+    """bool (Y, X): object pixels with another label, or the image's end, above, below, left or right.
+
+    >>> outline_pixels(np.ones((3, 4), int)).astype(int)
+    array([[1, 1, 1, 1],
+           [1, 0, 0, 1],
+           [1, 1, 1, 1]])
+    """
+    from cellbasin.labels import boundaries  # on first use: it loads numba
+
+    return boundaries(np.pad(labels, 1))[1:-1, 1:-1]

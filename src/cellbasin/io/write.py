@@ -227,6 +227,10 @@ def write_overlay(
     ------
     WriteError when the file cannot be written; ValueError when the image does not fit the labels.
     """
-    picture = Pillow.fromarray(overlay(image, labels, channels))
+    write_picture(path, overlay(image, labels, channels))
+
+
+def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
+    """Write a picture uint8 (Y, X, 3) as PNG; raises WriteError when the file cannot be written."""
     with atomic(path) as temporary:
-        picture.save(temporary, format="PNG", compress_level=4)
+        Pillow.fromarray(picture).save(temporary, format="PNG", compress_level=4)
