@@ -11,9 +11,9 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from cellbasin._label_kernels import find_boxes
 from cellbasin.centroid_heat import centroid_flows as heat_of_centroids
 from cellbasin.heat import object_flows
+from cellbasin.label_kernels import find_boxes
 from cellbasin.labels import relabel, split_pieces
 from cellbasin.parallel import parallel_map, thread_count
 

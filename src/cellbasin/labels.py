@@ -22,7 +22,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from cellbasin import _label_kernels as kernels
+from cellbasin import label_kernels as kernels
 
 Labels = NDArray[np.int32]
 

@@ -27,7 +27,7 @@ def measure_shapes(labels: NDArray[np.int32], voxel_size: tuple[float, ...] | No
     >>> float(shapes["perimeter"][0].round(2)), float(shapes["solidity"][0]), float(shapes["eccentricity"][0])
     (14.06, 1.0, 0.0)
     """
-    from cellbasin._measure_kernels import hull_areas, perimeters
+    from cellbasin.measure_kernels import hull_areas, perimeters
 
     if labels.ndim != 2:
         raise ValueError(f"found labels of shape {labels.shape}, expected (Y, X): shapes of volumes are not measured")
@@ -62,7 +62,7 @@ def measure_intensities(labels: NDArray[np.int32], image: Image) -> dict[str, ND
     >>> measure_intensities(np.array([[1, 1, 0]], np.int32), image)["mean_0"]
     array([2.])
     """
-    from cellbasin._measure_kernels import extremes
+    from cellbasin.measure_kernels import extremes
 
     channels = image.channels_first
     if channels.shape[1:] != labels.shape:

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 from scipy.sparse.csgraph import min_weight_full_bipartite_matching
 
-from cellbasin._overlap import Overlap, overlap
+from cellbasin.overlap import Overlap, overlap
 
 __all__ = [
     "Interval",

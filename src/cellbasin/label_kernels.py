@@ -11,6 +11,7 @@ Labels = NDArray[np.int32]
 
 @njit(nogil=True, cache=True)
 def count_labels(flat: Labels, largest: int) -> NDArray[np.int64]:
+    """Pixels of every value 0..largest, (largest + 1,)."""
     count = np.zeros(largest + 1, np.int64)
     for value in flat:
         count[value] += 1
@@ -19,6 +20,7 @@ def count_labels(flat: Labels, largest: int) -> NDArray[np.int64]:
 
 @njit(nogil=True, cache=True)
 def map_labels(flat: NDArray, lut: Labels) -> Labels:
+    """lut[flat], without numpy's copy of the indices."""
     out = np.empty(flat.size, np.int32)
     for i in range(flat.size):
         out[i] = lut[flat[i]]
@@ -27,6 +29,7 @@ def map_labels(flat: NDArray, lut: Labels) -> Labels:
 
 @njit(nogil=True, cache=True)
 def find_root(parent: NDArray, i: int) -> int:
+    """The first pixel of the piece that pixel i belongs to; shortens the way there."""
     while parent[i] != i:
         parent[i] = parent[parent[i]]
         i = parent[i]
@@ -94,6 +97,7 @@ def piece_table(volume: Labels, pieces: NDArray, count: int) -> tuple[Labels, ND
 
 @njit(nogil=True, cache=True)
 def keep_largest(owner: Labels, size: NDArray[np.int64], largest: int) -> Labels:
+    """Table from piece to label, 0 for all but the largest piece of each label."""
     best = np.zeros(largest + 1, np.int64)
     for piece in range(1, owner.size):
         if size[piece] > size[best[owner[piece]]]:
@@ -141,6 +145,7 @@ def hole_table(volume: Labels, pieces: NDArray, count: int, ndim: int) -> tuple[
 
 @njit(nogil=True, cache=True)
 def fill_pieces(volume: Labels, pieces: NDArray, lut: Labels) -> Labels:
+    """The labels with every numbered piece set to lut[number]."""
     out = volume.copy()
     flat, numbers = out.reshape(-1), pieces.reshape(-1)
     for i in range(flat.size):
@@ -180,6 +185,7 @@ def find_boxes(volume: Labels, largest: int) -> tuple[NDArray[np.int64], NDArray
 
 @njit(nogil=True, cache=True)
 def find_boundaries(volume: Labels) -> NDArray[np.bool_]:
+    """Object pixels with a face neighbour of another value, bool (Z, Y, X)."""
     nz, ny, nx = volume.shape
     found = np.zeros(volume.shape, np.bool_)
     for z in range(nz):
