@@ -1,14 +1,17 @@
-"""Fixtures that several test files share: the annotated images beside the project, where they are present."""
+"""Fixtures that several test files share: the model, and the annotated images beside the project, where they are."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
+
+if TYPE_CHECKING:
+    from cellbasin.model import Model
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -19,6 +22,14 @@ class Pair(NamedTuple):
     name: str
     image: np.ndarray
     labels: np.ndarray
+
+
+@pytest.fixture(scope="session")
+def model() -> Model:
+    """The shipped model in float32, whose results are the same on every processor."""
+    from cellbasin.model import load_model
+
+    return load_model(precision="float32")
 
 
 def _folder(variable: str, name: str) -> Path:

@@ -14,19 +14,9 @@ from cellbasin.generator import generate
 from cellbasin.io import save
 from cellbasin.labels import relabel, split_pieces
 from cellbasin.metrics import average_precision
-from cellbasin.model import Cancelled, Model, load_model
+from cellbasin.model import Cancelled, Model
 from cellbasin.options import Options
-from cellbasin.weights import SHIPPED, WeightsError, load_weights
-
-pytestmark = pytest.mark.skipif(
-    not (SHIPPED / "general.safetensors").exists(),
-    reason="needs src/cellbasin/models/general.safetensors",
-)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model(precision="float32")
+from cellbasin.weights import WeightsError, load_weights
 
 
 @pytest.fixture(scope="module")

@@ -16,21 +16,11 @@ from cellbasin.image import Image
 from cellbasin.io import read_image, read_labels
 from cellbasin.labels import relabel, split_pieces
 from cellbasin.metrics import average_precision
-from cellbasin.model import Cancelled, load_model
+from cellbasin.model import Cancelled
 from cellbasin.options import Options
 from cellbasin.scratch import on_disk
 from cellbasin.slices import cube_shape, predict_volume
 from cellbasin.volume import _telling_part
-from cellbasin.weights import SHIPPED
-
-needs_model = pytest.mark.skipif(
-    not (SHIPPED / "general.safetensors").exists(), reason="needs src/cellbasin/models/general.safetensors"
-)
-
-
-@pytest.fixture(scope="module")
-def model():
-    return load_model(precision="float32")
 
 
 def ellipsoids(shape, centres, radii):
@@ -129,7 +119,6 @@ def constant(model, monkeypatch):
     return engine
 
 
-@needs_model
 @pytest.mark.parametrize(("shape", "anisotropy"), [((12, 30, 40), 1.0), ((6, 30, 40), 3.0), ((33, 30, 40), 0.4)])
 def test_each_component_is_the_mean_of_the_two_slices_that_show_it(model, monkeypatch, shape, anisotropy):
     constant(model, monkeypatch)
@@ -147,7 +136,6 @@ def test_each_component_is_the_mean_of_the_two_slices_that_show_it(model, monkey
         assert np.linalg.norm(maps.style) == pytest.approx(1, abs=1e-4)
 
 
-@needs_model
 def test_a_thin_volume_is_looked_at_from_above_only(model, monkeypatch):
     engine = constant(model, monkeypatch)
     maps = predict_volume(model, np.zeros((2, 5, 64, 64), np.float32), 30.0, 1.0, Options(), lambda _: None)
@@ -156,7 +144,6 @@ def test_a_thin_volume_is_looked_at_from_above_only(model, monkeypatch):
     np.testing.assert_allclose(maps.flow[1], 1, rtol=1e-5)
 
 
-@needs_model
 def test_no_more_slices_than_large_objects_need(model, monkeypatch):
     engine = constant(model, monkeypatch)
     predict_volume(model, np.zeros((2, 90, 96, 60), np.float32), 90.0, 1.0, Options(), lambda _: None)
@@ -166,7 +153,6 @@ def test_no_more_slices_than_large_objects_need(model, monkeypatch):
 # ---- the whole way
 
 
-@needs_model
 @pytest.mark.parametrize(("anisotropy", "planes"), [(1.0, 40), (2.0, 24), (5.0, 12)])
 def test_nuclei_are_found_whatever_the_distance_of_planes(model, anisotropy, planes):
     sample = generate_volume((planes, 72, 72), diameter=20, anisotropy=anisotropy, density=0.15, seed=4)
@@ -189,7 +175,6 @@ def test_nuclei_are_found_whatever_the_distance_of_planes(model, anisotropy, pla
     assert found.provenance["anisotropy"] == anisotropy and found.provenance["anisotropy_source"] == "given"
 
 
-@needs_model
 def test_cells_with_nuclei_are_found_by_two_channels(model):
     sample = generate_volume((32, 80, 80), diameter=26, density=0.15, seed=2, what="cells")
     before = sample.image.copy()
@@ -199,7 +184,6 @@ def test_cells_with_nuclei_are_found_by_two_channels(model):
     assert found.objects["touches_border"].any()  # objects that the volume's faces cut are kept
 
 
-@needs_model
 def test_one_plane_is_an_image(model):
     sample = generate_volume((9, 100, 120), diameter=22, seed=6)
     plane = sample.image[0, 4]
@@ -210,7 +194,6 @@ def test_one_plane_is_an_image(model):
         assert np.array_equal(volume.objects["flow_error"], image.objects["flow_error"])
 
 
-@needs_model
 def test_the_diameter_is_found_and_spacing_comes_from_the_voxel_size(model):
     sample = generate_volume((20, 96, 96), diameter=24, anisotropy=2.0, density=0.15, seed=1)
     found = model.segment(Image(sample.image[0], "ZYX", (0.8, 0.4, 0.4)))
@@ -219,14 +202,12 @@ def test_the_diameter_is_found_and_spacing_comes_from_the_voxel_size(model):
     assert model.segment(sample.image[0, :3], "ZYX", None, 24.0).provenance["anisotropy_source"] == "assumed"
 
 
-@needs_model
 @pytest.mark.parametrize("shape", [(2, 1, 1), (2, 40, 50), (3, 230, 17), (40, 5, 6)])
 def test_volumes_of_any_shape(model, shape):
     noise = np.random.default_rng(0).integers(0, 255, shape, np.uint8)
     assert model.segment(noise, "ZYX", None, 20.0).labels.shape == shape
 
 
-@needs_model
 def test_empty_planes_and_empty_volumes(model):
     assert len(model.segment(np.zeros((6, 50, 60), np.uint16), "ZYX")) == 0
     sample = generate_volume((24, 64, 64), diameter=20, density=0.1, seed=3)
@@ -236,7 +217,6 @@ def test_empty_planes_and_empty_volumes(model):
     assert not found.labels[:2].any() and len(found) > 0
 
 
-@needs_model
 def test_progress_is_told_and_can_cancel(model):
     volume = generate_volume((20, 40, 40), diameter=16, seed=3).image[0]
     told = []
@@ -260,7 +240,6 @@ def test_the_part_with_most_to_see_is_measured():
     assert pixels[_telling_part(pixels, 100.0, 1.0)].shape == pixels.shape
 
 
-@needs_model
 @pytest.mark.parametrize(
     ("volume", "axes", "words"),
     [
@@ -290,7 +269,6 @@ def test_options_of_volumes_out_of_range_are_refused():
             Options(**wrong)
 
 
-@needs_model
 def test_planes_alone_linked_through_z(model):
     sample = generate_volume((14, 90, 90), diameter=22, anisotropy=3.0, density=0.1, seed=2)
     options = Options(diameter=22, anisotropy=3.0, volume_mode="stitch")
@@ -304,7 +282,6 @@ def test_planes_alone_linked_through_z(model):
     assert {stage for stage, _ in told} == {"network", "labels"}
 
 
-@needs_model
 @pytest.mark.parametrize("mode", ["flows", "stitch"])
 def test_arrays_on_disk_change_nothing(model, mode, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -316,7 +293,6 @@ def test_arrays_on_disk_change_nothing(model, mode, monkeypatch, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@needs_model
 def test_a_volume_that_fits_nowhere_is_refused_at_once(model, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
     with pytest.raises(ValueError, match=r"0\.001 GB of disk space.*--memory"):
@@ -332,7 +308,6 @@ def test_a_full_disk_is_an_error_of_the_system(monkeypatch):
         on_disk((4, 4))
 
 
-@needs_model
 @pytest.mark.data
 def test_nuclei_of_a_real_embryo(model, data3d_root):
     image = read_image(data3d_root / "qcanet_8cell.tif")

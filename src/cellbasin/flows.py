@@ -80,11 +80,11 @@ def _fill_flows(
     boxes, counts = find_boxes(volume, int(labels.max(initial=0)))
     groups = _groups(boxes, np.flatnonzero(counts))
 
-    def run(group: NDArray[np.int64]) -> NDArray[np.int64]:
+    def fill(group: NDArray[np.int64]) -> NDArray[np.int64]:
         return group[kernel(volume, group, boxes[group], counts[group], out)]
 
     torn = np.zeros(len(counts), bool)
-    for found in parallel_map(run, groups):
+    for found in parallel_map(fill, groups):
         torn[found] = True
     return torn
 

@@ -85,7 +85,7 @@ class Model(Predictor):
         )
         named = as_image(image, options.axes)
         started = time.perf_counter()
-        run = self._run(named, options, progress)
+        run = self._make_run(named, options, progress)
         result = run.segment()
         record = self._provenance(options, named, run, time.perf_counter() - started)
         table = object_table(result.labels, run.maps.probability, result.flow_errors)
@@ -95,7 +95,7 @@ class Model(Predictor):
             result.labels, run.maps.flow, run.maps.probability, run.maps.style, run.diameter, table, record
         )
 
-    def _run(self, image: Image, options: Options, progress: Progress | None) -> PlaneRun | VolumeRun:
+    def _make_run(self, image: Image, options: Options, progress: Progress | None) -> PlaneRun | VolumeRun:
         if image.spatial_axes == "YX":
             return PlaneRun(self, select_channels(image, options.channels), options, progress)
         anisotropy, _ = anisotropy_of(image, options)

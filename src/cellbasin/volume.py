@@ -126,7 +126,7 @@ class VolumeRun:
         flow, probability = allocate((3, *shape)), allocate(shape)
         planes, styles = list[FlowSegmentation](), list[np.ndarray]()
 
-        def one(z: int) -> tuple[FlowSegmentation, np.ndarray]:
+        def segment_plane(z: int) -> tuple[FlowSegmentation, np.ndarray]:
             run = PlaneRun(self.model, self.pixels[:, z], options, None)
             found = run.segment()
             flow[1:, z], probability[z] = run.maps.flow, run.maps.probability
@@ -135,7 +135,7 @@ class VolumeRun:
         depth, group = shape[0], 4 * thread_count()
         for first in range(0, depth, group):
             tell(self.progress, "network", first / depth)
-            for found, style in parallel_map(one, range(first, min(first + group, depth))):
+            for found, style in parallel_map(segment_plane, range(first, min(first + group, depth))):
                 planes.append(found)
                 styles.append(style)
         tell(self.progress, "labels", 0.0)

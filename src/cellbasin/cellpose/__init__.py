@@ -26,7 +26,7 @@ def console_main(arguments: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with terminable():
-            return _run(list(sys.argv[1:] if arguments is None else arguments))
+            return _follow(list(sys.argv[1:] if arguments is None else arguments))
     except KeyboardInterrupt:
         _warn("interrupted")
         return INTERRUPTED
@@ -39,7 +39,7 @@ def console_main(arguments: Sequence[str] | None = None) -> int:
         return NOTHING
 
 
-def _run(arguments: list[str]) -> int:
+def _follow(arguments: list[str]) -> int:
     from cellbasin.cellpose.arguments import parse, without_effect
 
     given = parse(_without_interpreter(arguments))
@@ -59,7 +59,7 @@ def _run(arguments: list[str]) -> int:
             "found neither --dir nor --image_path, expected one of them: there is no window here; "
             "see 'cellbasin-cellpose --help'"
         )
-    return _work(given)
+    return _train_or_segment(given)
 
 
 def _without_interpreter(arguments: list[str]) -> list[str]:
@@ -74,7 +74,7 @@ def _without_interpreter(arguments: list[str]) -> list[str]:
     return arguments
 
 
-def _work(given: Namespace) -> int:
+def _train_or_segment(given: Namespace) -> int:
     log = _log if given.verbose else _quiet
     if given.train:
         from cellbasin.cellpose.training import train

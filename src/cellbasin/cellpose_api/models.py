@@ -94,7 +94,7 @@ class CellposeModel:
         network is cellbasin's or has a size model. Raises ValueError for settings that cannot be followed, TypeError
         for unknown ones.
         """
-        results = _each(self, x, settings, automatic=False)
+        results = _segment_each(self, x, settings, automatic=False)
         found = [_as_cellpose(result, settings.get("compute_masks", True)) for result in results]
         if not _is_list(x):
             return found[0]
@@ -135,7 +135,7 @@ class Cellpose:
     ) -> tuple[Any, Any, Any, Any]:
         """As `CellposeModel.eval`, and the diameters in pixels as a fourth result; the channels are gray by default."""
         settings |= {"diameter": diameter, "channels": channels, "channel_axis": channel_axis}
-        results = _each(self.cp, x, settings, automatic=True)
+        results = _segment_each(self.cp, x, settings, automatic=True)
         found = [_as_cellpose(result, settings.get("compute_masks", True)) for result in results]
         if not _is_list(x):
             return (*found[0], results[0].diameter)
@@ -151,7 +151,7 @@ class SizeModel:
 
     def eval(self, x: Any, channels: Any = None, **settings: Any) -> tuple[Any, Any]:
         """(diameter, diameter) in pixels of an image, or lists for a list: one estimate is made, not two."""
-        results = _each(self.cp, x, {**settings, "channels": channels, "diameter": None}, automatic=True)
+        results = _segment_each(self.cp, x, {**settings, "channels": channels, "diameter": None}, automatic=True)
         found = [result.diameter for result in results]
         return (found, found) if _is_list(x) else (found[0], found[0])
 
@@ -160,26 +160,26 @@ def _is_list(x: Any) -> bool:
     return isinstance(x, list | tuple) or (isinstance(x, np.ndarray) and x.dtype == object)
 
 
-def _of(value: Any, number: int, count: int) -> Any:
+def _value_for(value: Any, number: int, count: int) -> Any:
     """The value for one of several images, where it is given for each."""
     several = isinstance(value, list | tuple | np.ndarray) and len(value) == count
     return value[number] if several else value
 
 
-def _each(model: CellposeModel, x: Any, settings: dict[str, Any], *, automatic: bool) -> list[Segmentation]:
+def _segment_each(model: CellposeModel, x: Any, settings: dict[str, Any], *, automatic: bool) -> list[Segmentation]:
     if not _is_list(x):
-        return [_one(model, x, automatic=automatic, **settings)]
+        return [_segment_one(model, x, automatic=automatic, **settings)]
     results = []
     for number, image in enumerate(x):
-        own = {**settings, "diameter": _of(settings.get("diameter"), number, len(x))}
+        own = {**settings, "diameter": _value_for(settings.get("diameter"), number, len(x))}
         channels = settings.get("channels")
         if channels is not None and np.ndim(np.asarray(channels)) == 2:
             own["channels"] = channels[0] if len(channels) == 1 else channels[number]
-        results.append(_one(model, image, automatic=automatic, **own))
+        results.append(_segment_one(model, image, automatic=automatic, **own))
     return results
 
 
-def _one(
+def _segment_one(
     model: CellposeModel,
     x: np.ndarray,
     *,

@@ -118,8 +118,8 @@ def report_text(found: Evaluation) -> str:
 
     timed = any(math.isfinite(image.seconds) for image in found.images)
     header = ["source", "images", "AP@0.5", "AP@0.75", "AP@0.9", "TP", "FP", "FN", "|log2 d|"] + ["s/image"] * timed
-    rows = [_row(source, found.of(source).summary(), found.thresholds, timed) for source in found.sources]
-    rows.append(_row("all", found.summary(), found.thresholds, timed))
+    rows = [_row(source, found.of(source).summary(), found.thresholds, timed=timed) for source in found.sources]
+    rows.append(_row("all", found.summary(), found.thresholds, timed=timed))
     lines = [table(header, rows), "TP, FP and FN are those of AP@0.5.", ""]
     for number, title in enumerate(("mean over images", "mean over sources with at least 5 images")):
         means = [found.at(threshold)[number] for threshold in SHOWN]
@@ -128,7 +128,7 @@ def report_text(found: Evaluation) -> str:
     return "\n".join(lines)
 
 
-def _row(name: str, summary: dict[str, Any], thresholds: Sequence[float], timed: bool) -> list[str]:  # noqa: FBT001
+def _row(name: str, summary: dict[str, Any], thresholds: Sequence[float], *, timed: bool) -> list[str]:
     from cellbasin.evaluation import SHOWN
 
     places = [list(thresholds).index(threshold) for threshold in SHOWN]

@@ -39,10 +39,10 @@ def calibrate(
     tell = progress or (lambda part: None)
     ranges = _measure(weights, crops, tell)
     judged = crops[:: max(1, len(crops) // JUDGED)]
-    expected = _run(weights, {}, judged)
+    expected = _maps(weights, {}, judged)
     kept: dict[str, float] = {}
     for n, (name, high) in enumerate(ranges.items()):
-        error = _error(_run(weights, {name: high}, judged), expected)
+        error = _error(_maps(weights, {name: high}, judged), expected)
         if error <= tolerance:
             kept[name] = high
         tell(0.5 + 0.5 * (n + 1) / len(ranges))
@@ -68,7 +68,7 @@ def _measure(weights: Weights, crops: NDArray[np.float32], tell: Callable[[float
     return {name: max(float(uppers[row.argmax()]), SMALLEST) for name, row in zip(names, covered, strict=True)}
 
 
-def _run(weights: Weights, ranges: Mapping[str, float], crops: NDArray[np.float32]) -> NDArray[np.float32]:
+def _maps(weights: Weights, ranges: Mapping[str, float], crops: NDArray[np.float32]) -> NDArray[np.float32]:
     request = _compile(build_graph(weights, ranges)).create_infer_request()
     maps = []
     for crop in crops:

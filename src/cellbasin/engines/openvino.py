@@ -79,7 +79,7 @@ class OpenVINOEngine:
         maps = np.empty((len(tiles), self.architecture.outputs, *tiles.shape[2:]), np.float32)
         style = np.empty((len(tiles), self.architecture.channels[-1]), np.float32)
 
-        def one(n: int) -> None:
+        def run_tile(n: int) -> None:
             request = self._requests.get()
             try:
                 request.infer({0: np.ascontiguousarray(tiles[n : n + 1])}, share_inputs=True)
@@ -88,7 +88,7 @@ class OpenVINOEngine:
             finally:
                 self._requests.put(request)
 
-        parallel_map(one, range(len(tiles)))
+        parallel_map(run_tile, range(len(tiles)))
         return maps, style
 
     def forget(self) -> None:
