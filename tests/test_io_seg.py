@@ -25,8 +25,8 @@ from cellbasin.io import (
     write_rois,
     write_seg,
 )
-from cellbasin.io.vector import outermost_pixels
 from cellbasin.io.vector_read import fill_centres
+from cellbasin.io.vector_write import outermost_pixels
 from cellbasin.labels import relabel
 from cellbasin.outlines import trace_outlines
 

@@ -20,7 +20,7 @@ from cellbasin.model import Cancelled
 from cellbasin.options import Options
 from cellbasin.scratch import on_disk
 from cellbasin.slices import cube_shape, predict_volume
-from cellbasin.volume import _telling_part
+from cellbasin.volume import _part_of_most_contrast
 
 
 def ellipsoids(shape, centres, radii):
@@ -234,10 +234,10 @@ def test_progress_is_told_and_can_cancel(model):
 def test_the_part_with_most_to_see_is_measured():
     pixels = np.zeros((2, 40, 200, 300), np.float32)
     pixels[0, 5:20, 150:180, 20:60] = np.random.default_rng(0).random((15, 30, 40))
-    part = _telling_part(pixels, 10.0, 2.0)
+    part = _part_of_most_contrast(pixels, 10.0, 2.0)
     assert part[0] == slice(None) and [s.stop - s.start for s in part[1:]] == [40, 60, 60]
     assert part[2].start <= 150 and part[2].stop >= 180 and part[3].start <= 20 and part[3].stop >= 60
-    assert pixels[_telling_part(pixels, 100.0, 1.0)].shape == pixels.shape
+    assert pixels[_part_of_most_contrast(pixels, 100.0, 1.0)].shape == pixels.shape
 
 
 @pytest.mark.parametrize(

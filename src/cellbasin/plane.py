@@ -30,7 +30,7 @@ class PlaneRun:
     def segment(self) -> FlowSegmentation:
         """Objects of the diameter that the options give, or of the one that is found, that are good enough."""
         given = self.options.diameter
-        return self._good(self._with_given_diameter(given) if given else self._with_estimated_diameter())
+        return self._drop_unlikely(self._with_given_diameter(given) if given else self._with_estimated_diameter())
 
     def _with_given_diameter(self, diameter: float) -> FlowSegmentation:
         self.diameter = diameter
@@ -47,8 +47,8 @@ class PlaneRun:
             found = self._with_given_diameter(estimate)
         else:
             found = self._labels(self.model.predict(window, estimate, self.options), estimate)
-        sure = self._sure(found)
-        count, measured = len(sure.flow_errors), _measured(sure.labels)
+        fitting = self._drop_unfit(found)
+        count, measured = len(fitting.flow_errors), _measured(fitting.labels)
         if measured is None or count < size.FEW or not size.plausible(estimate, measured):
             measured = self._best_candidate(estimate)
         if window is self.pixels and size.fits(self.diameter, measured):
@@ -62,11 +62,11 @@ class PlaneRun:
             tell(self.progress, "diameter", 0.5)
             window = self._window(diameter, _LARGE // 4)
             maps = self.model.predict(window, diameter, self.options)
-            sure = self._sure(self._labels(maps, diameter))
-            measured = _measured(sure.labels)
+            fitting = self._drop_unfit(self._labels(maps, diameter))
+            measured = _measured(fitting.labels)
             if measured is None:
                 continue
-            score = size.trust(diameter, measured, len(sure.flow_errors)) * _quality(sure, maps)
+            score = size.trust(diameter, measured, len(fitting.flow_errors)) * _quality(fitting, maps)
             if score > best_score:
                 best, best_score = measured, score
         return best
@@ -101,11 +101,11 @@ class PlaneRun:
             own_flows=self.model.conventions.own_flows,
         )
 
-    def _sure(self, found: FlowSegmentation) -> FlowSegmentation:
+    def _drop_unfit(self, found: FlowSegmentation) -> FlowSegmentation:
         """The objects to measure a size by, for which flow errors do: what is no object has flows that fit nothing."""
         return judge(found, FLOW_THRESHOLD, self.model.conventions.border_leniency)
 
-    def _good(self, found: FlowSegmentation) -> FlowSegmentation:
+    def _drop_unlikely(self, found: FlowSegmentation) -> FlowSegmentation:
         """The objects that the options let pass, with `confidence` where the model was calibrated."""
         options, leniency = self.options, self.model.conventions.border_leniency
         mode = "augment" if options.augment else "plain"

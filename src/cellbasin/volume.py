@@ -83,7 +83,7 @@ class VolumeRun:
     def _with_estimated_diameter(self) -> FlowSegmentation:
         """From the objects in some planes, then from the objects that a part of the volume has at that size."""
         estimate = self._diameter_in_planes()
-        part = self.pixels[_telling_part(self.pixels, estimate, self.anisotropy)]
+        part = self.pixels[_part_of_most_contrast(self.pixels, estimate, self.anisotropy)]
         options = replace(self.options, diameter=estimate, volume_mode="flows")
         trial = VolumeRun(self.model, part, self.anisotropy, options, self._tell_diameter)
         found = trial.segment()
@@ -154,7 +154,7 @@ class VolumeRun:
         """From the sections of objects in the planes that show most, each measured like an image."""
         tell(self.progress, "diameter", 0.0)
         sections = []
-        planes = _telling_planes(self.pixels, _LOOKS)
+        planes = _planes_by_contrast(self.pixels, _LOOKS)
         for n, plane in enumerate(planes):
             tell(self.progress, "diameter", n / len(planes))
             found = PlaneRun(self.model, self.pixels[:, plane], replace(self.options, diameter=None), None).segment()
@@ -162,7 +162,7 @@ class VolumeRun:
         return _diameter_of_sections(np.concatenate(sections), self.model.card.diameter)
 
 
-def _telling_planes(pixels: np.ndarray, number: int) -> list[int]:
+def _planes_by_contrast(pixels: np.ndarray, number: int) -> list[int]:
     """Planes spread over the volume, the denser the more there is to see."""
     contrast = np.cumsum(pixels.std(axis=(0, 2, 3)).astype(np.float64))
     if contrast[-1] == 0:
@@ -171,7 +171,7 @@ def _telling_planes(pixels: np.ndarray, number: int) -> list[int]:
     return sorted({int(np.searchsorted(contrast, w)) for w in wanted})
 
 
-def _telling_part(pixels: np.ndarray, diameter: float, anisotropy: float) -> tuple[slice, ...]:
+def _part_of_most_contrast(pixels: np.ndarray, diameter: float, anisotropy: float) -> tuple[slice, ...]:
     """The part of a volume (2, Z, Y, X) in which there is most contrast, some diameters wide along every axis."""
     wanted = (_PART * diameter / anisotropy, _PART * diameter, _PART * diameter)
     ranges = []

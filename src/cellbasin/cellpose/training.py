@@ -126,7 +126,7 @@ def trained(
     from cellbasin.training.loop import TrainingError
     from cellbasin.training.loop import train as run
     from cellbasin.training.size_fit import fit_size_model
-    from cellbasin.training.watched_loss import watched_loss
+    from cellbasin.training.validation_loss import validation_loss
     from cellbasin.weights import PAPER, load_weights
 
     recipe = _recipe(given, start)
@@ -142,7 +142,7 @@ def trained(
                 recipe,
                 out,
                 start=start,
-                validate=watched_loss(prepare_all(tests, recipe.ignore_label), recipe) if tests else None,
+                validate=validation_loss(prepare_all(tests, recipe.ignore_label), recipe) if tests else None,
                 validate_every=_TEST_EVERY,
                 report=told,
             )

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from cellbasin import labels as own
-from cellbasin.io.vector import outermost_pixels
+from cellbasin.io.vector_write import outermost_pixels
 from cellbasin.outlines import trace_outlines
 from cellbasin.stitch import stitch_planes
 

@@ -9,8 +9,8 @@ from .outputs import OUTPUTS, Output, check_dimensions, check_outputs, save
 from .overlay import display, flow_colours, overlay
 from .read import SUFFIXES, count_positions, read_frames, read_image, read_labels
 from .seg import Seg, outline_pixels, read_seg, write_seg
-from .vector import write_geojson, write_outlines_text, write_rois
 from .vector_read import read_outlines_text, read_rois
+from .vector_write import write_geojson, write_outlines_text, write_rois
 from .write import write_flows, write_labels, write_overlay, write_parquet, write_picture, write_table
 
 __all__ = [

@@ -15,7 +15,7 @@ from cellbasin.image import Image, as_image
 from .coco import write_coco
 from .montage import write_volume_overlay
 from .seg import write_seg
-from .vector import write_geojson, write_outlines_text, write_rois
+from .vector_write import write_geojson, write_outlines_text, write_rois
 from .write import write_flows, write_labels, write_overlay, write_parquet, write_table
 
 if TYPE_CHECKING:

@@ -104,7 +104,7 @@ def read_frames(path: str | os.PathLike[str], axes: str | None = None) -> Iterat
     for position in range(count):
         image = _image(path, _decode(path, position, indices=False), axes)
         named = f"_p{position + 1:0{len(str(count))}}" if count > 1 else ""
-        for moment, frame in _moments(image):
+        for moment, frame in _time_points(image):
             yield named + moment, frame
 
 
@@ -116,8 +116,8 @@ def count_positions(path: str | os.PathLike[str]) -> int:
     ReadError as `read_image`.
     """
     path = Path(path)
-    with _told(path):
-        kind = _kind(path)
+    with _read_errors(path):
+        kind = _format_of(path)
         if kind == "TIFF":
             return tiff_positions(path)
         if kind == "ZARR":
@@ -141,7 +141,7 @@ def _image(path: Path, raw: Raw, axes: str | None) -> Image:
         raise ReadError(f"{path}: {error}") from error
 
 
-def _moments(image: Image) -> Iterator[tuple[str, Image]]:
+def _time_points(image: Image) -> Iterator[tuple[str, Image]]:
     """The time points of an image."""
     if "T" not in image.axes:
         yield "", image
@@ -196,8 +196,8 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
 
 def _decode(path: Path, position: int = 0, *, indices: bool) -> Raw:
     """Read an image of a file with the reader for its first bytes."""
-    with _told(path):
-        kind = _kind(path)
+    with _read_errors(path):
+        kind = _format_of(path)
         if kind == "TIFF":
             return _native(read_tiff(path, position))
         if kind == "NPY":
@@ -214,7 +214,7 @@ def _decode(path: Path, position: int = 0, *, indices: bool) -> Raw:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def _read_errors(path: Path) -> Iterator[None]:
     """Everything that goes wrong with a file becomes a ReadError."""
     try:
         yield
@@ -231,7 +231,7 @@ def _told(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _kind(path: Path) -> str:
+def _format_of(path: Path) -> str:
     """Format of a file by its first bytes, after asking the plain questions."""
     if path.is_dir():
         if is_zarr(path):

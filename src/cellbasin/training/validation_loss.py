@@ -1,4 +1,4 @@
-"""The loss on images that are not learnt from, for those who watch it."""
+"""The loss on images that are not learned from."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cellbasin.training.sampling import Batches, Stage
 _BATCHES, _CROPS, _SIZE = 4, 4, 224
 
 
-def watched_loss(images: Sequence[TrainingImage], recipe: Recipe) -> Callable[[Network], dict[str, float]]:
+def validation_loss(images: Sequence[TrainingImage], recipe: Recipe) -> Callable[[Network], dict[str, float]]:
     """A function for `train(validate=...)`: the loss on a fixed set of crops; it makes no network the best one."""
     batches = Batches(images, recipe, 0, lambda step: Stage(_SIZE, _CROPS))
     batches.close()
