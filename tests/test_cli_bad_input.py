@@ -374,10 +374,14 @@ def test_bugs_keep_their_traceback(run: Run, image: Path, small_model: Path, mon
         (["train", "{data}", "--out", "{data}/a.safetensors", "--recipe", "soup"], ["soup", "general"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--minutes", "0"], ["--minutes"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--network", "vast"], ["vast", "paper"]),
+        (["train", "{data}", "--out", "{data}/cells.npy"], ["cells.npy", ".safetensors"]),
+        (["train", "{data}", "--out", "{data}/a.safetensors", "--session-minutes", "0"], ["--session-minutes"]),
+        (["train", "{data}", "--out", "{data}/a.safetensors", "--validate-every", "nan"], ["--validate-every"]),
         (["train", "{data}"], ["--out"]),
         (["models", "info", "nonesuch"], ["nonesuch"]),
         (["models", "add", "{none}"], ["none"]),
         (["models", "export", "nonesuch", "{none}"], ["nonesuch"]),
+        (["models", "export", "general", "{none}.onx"], [".onx", ".onnx"]),
     ],
 )
 def test_bad_arguments_elsewhere(

@@ -139,7 +139,7 @@ def _add(file: Path, name: str | None, sha256: str | None) -> int:
         raise CommandError(f"{file}: found the SHA-256 {weights.sha256}, expected {sha256}")
     open_models([file])  # a network that cannot be built is found now, not when it is used
     chosen = name or (weights.card.name if is_foreign(file) else file.stem)
-    if not chosen.replace("-", "").replace("_", "").replace(".", "").isalnum() or chosen.startswith("."):
+    if not chosen.replace("-", "").replace("_", "").replace(".", "").isalnum() or chosen[0] in ".-":
         raise CommandError(
             f"found the name {chosen!r}, expected letters, digits, dots, - and _: choose another with --name"
         )
@@ -165,13 +165,16 @@ def export(
     .pth is for Cellpose 1 to 3 (the paper's network only; the size model goes to FILE_size.npy beside it), .onnx for
     any program that runs ONNX, .zip a package of the BioImage Model Zoo.
     """
-    from cellbasin.weights import find_model
+    from cellbasin.weights import SUFFIX, find_model
 
     source = find_model(model)
     target = path / source.name if path.is_dir() else path
-    if target.suffix in (".onnx", ".zip"):
+    ending = target.suffix.lower()
+    if ending not in (SUFFIX, ".pth", ".pt", ".onnx", ".zip"):
+        raise CommandError(f"{target}: found the ending {ending!r}, expected {SUFFIX}, .pth, .onnx or .zip")
+    if ending in (".onnx", ".zip"):
         return _export_network(model, target)
-    theirs = target.suffix in (".pth", ".pt")
+    theirs = ending in (".pth", ".pt")
     written = _as_cellpose(model, target.name) if theirs else {target.name: source.read_bytes()}
     for name in written:
         if target.with_name(name).exists():
@@ -188,7 +191,7 @@ def _export_network(model: str, target: Path) -> int:
 
     if target.exists():
         raise CommandError(f"{target}: found a file there, expected none: choose another name")
-    write = write_onnx if target.suffix == ".onnx" else write_package
+    write = write_onnx if target.suffix.lower() == ".onnx" else write_package
     try:
         write(target, open_weights(model))
     except ExportError as error:

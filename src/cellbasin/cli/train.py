@@ -102,8 +102,7 @@ def train(
 ) -> int:
     """Train a network on annotated images; stops and resumes, validates on a part it never learns from."""
     check_torch()
-    if not out.resolve().parent.is_dir():
-        raise CommandError(f"{out}: found no folder {out.resolve().parent}; expected it to exist: create it")
+    _check(out, session_minutes, validate_every)
     from cellbasin.training.loop import TrainingError
     from cellbasin.training.loop import train as run
 
@@ -130,6 +129,19 @@ def train(
     _finish(out, folder, settings, images, channels)
     print(f"wrote {out}")
     return DONE
+
+
+def _check(out: Path, session_minutes: float | None, validate_every: float) -> None:
+    from cellbasin.weights import SUFFIX
+
+    if out.suffix != SUFFIX:
+        raise CommandError(f"{out}: found the ending {out.suffix!r}, expected a file NAME{SUFFIX}")
+    if not out.resolve().parent.is_dir():
+        raise CommandError(f"{out}: found no folder {out.resolve().parent}; expected it to exist: create it")
+    if session_minutes is not None and not session_minutes > 0:
+        raise CommandError(f"--session-minutes is {session_minutes:g}, expected a number above 0")
+    if not validate_every >= 0:
+        raise CommandError(f"--validate-every is {validate_every:g}, expected a number from 0")
 
 
 def _start(start: str | None, network: str | None) -> tuple[Architecture, Weights | None]:
