@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import builtins
+import io
 import json
+import re
 import subprocess
 import sys
 import zipfile
@@ -18,6 +20,7 @@ from bioimageio.core import test_model as check_model
 from cli_helpers import Run, run
 from PIL import Image as Pillow
 
+import cellbasin
 from cellbasin.export import ExportError, write_onnx, write_package
 from cellbasin.generator import generate
 from cellbasin.io import read_labels
@@ -64,8 +67,11 @@ def test_the_model_zoos_own_check_passes(tmp_path: Path) -> None:
     assert summary.status == "passed", summary.format()
     with zipfile.ZipFile(package) as archive:
         (tmp_path / "cover.png").write_bytes(archive.read("cover.png"))
+        maps = np.load(io.BytesIO(archive.read("test_maps.npy")))[0]
+        call = re.search(r"`(cellbasin\.[^`]+)`", archive.read("README.md").decode())
     with Pillow.open(tmp_path / "cover.png") as cover:
         assert cover.size == (512, 256)
+    assert call and eval(call[1], {"cellbasin": cellbasin, "np": np, "maps": maps}).max() > 20
 
 
 def test_the_example_finds_objects_without_this_program(run: Run, tmp_path: Path) -> None:

@@ -163,7 +163,7 @@ def _readme(weights: Weights) -> str:
 
 A network that predicts, for every pixel, a flow that leads to the centre of its cell, and whether it is inside one.
 Objects should be {card.diameter:g} px large: resize images to that. Pixels that follow the flow to the same place are
-one cell; `cellbasin.segment_flows(maps[:2] / 5, 1 / (1 + exp(-maps[2])))` finds them.
+one cell; `cellbasin.flows_to_labels(maps[:2] / 5, 1 / (1 + np.exp(-maps[2])))` finds them.
 
 Licence: {card.licence or "not stated"}. {card.note}
 Trained on: {", ".join(card.sources) or "not stated"}.
