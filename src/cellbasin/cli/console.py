@@ -15,6 +15,7 @@ from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, NoReturn
 
+from cellbasin.atomic import atomic
 from cellbasin.messages import one_line
 
 DONE, PARTLY, NOTHING, INTERRUPTED = 0, 1, 2, 130
@@ -92,8 +93,6 @@ def write_json(target: str, content: Any) -> None:
         sys.stdout.write(text)
         sys.stdout.flush()
         return
-    from cellbasin.atomic import atomic
-
     with atomic(target) as temporary:
         temporary.write_text(text, encoding="utf-8")
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import App, Parameter
 
+from cellbasin.atomic import atomic
 from cellbasin.cli.console import DONE, Bar, CommandError, table, told, write_json
 from cellbasin.cli.flags import JsonOption
 
@@ -151,7 +152,8 @@ def _add(file: Path, name: str | None, sha256: str | None) -> int:
         card = replace(weights.card, name=chosen, recipe={"converted_from": file.name, "sha256": weights.sha256})
         save_weights(folder / f"{chosen}{SUFFIX}", card, weights.tensors, np.float32)
     else:
-        _copy(file, folder / f"{chosen}{SUFFIX}")
+        with atomic(folder / f"{chosen}{SUFFIX}") as temporary:
+            shutil.copyfile(file, temporary)
     print(f"added {chosen}: cellbasin segment INPUT --model {chosen}")
     return DONE
 
@@ -165,6 +167,7 @@ def export(
     .pth is for Cellpose 1 to 3 (the paper's network only; the size model goes to FILE_size.npy beside it), .onnx for
     any program that runs ONNX, .zip a package of the BioImage Model Zoo.
     """
+    from cellbasin.foreign import exported, open_weights
     from cellbasin.weights import SUFFIX, find_model
 
     source = find_model(model)
@@ -175,12 +178,12 @@ def export(
     if ending in (".onnx", ".zip"):
         return _export_network(model, target)
     theirs = ending in (".pth", ".pt")
-    written = _as_cellpose(model, target.name) if theirs else {target.name: source.read_bytes()}
+    written = exported(open_weights(model), target.name) if theirs else {target.name: source.read_bytes()}
     for name in written:
-        if target.with_name(name).exists():
-            raise CommandError(f"{target.with_name(name)}: found a file there, expected none: choose another name")
+        _refuse_existing(target.with_name(name))
     for name, data in written.items():
-        _write(target.with_name(name), data)
+        with atomic(target.with_name(name)) as temporary:
+            temporary.write_bytes(data)
         print(f"wrote {target.with_name(name)}")
     return DONE
 
@@ -189,8 +192,7 @@ def _export_network(model: str, target: Path) -> int:
     from cellbasin.export import ExportError, write_onnx, write_package
     from cellbasin.foreign import open_weights
 
-    if target.exists():
-        raise CommandError(f"{target}: found a file there, expected none: choose another name")
+    _refuse_existing(target)
     write = write_onnx if target.suffix.lower() == ".onnx" else write_package
     try:
         write(target, open_weights(model))
@@ -200,24 +202,9 @@ def _export_network(model: str, target: Path) -> int:
     return DONE
 
 
-def _as_cellpose(model: str, name: str) -> dict[str, bytes]:
-    from cellbasin.foreign import exported, open_weights
-
-    return exported(open_weights(model), name)
-
-
-def _write(target: Path, data: bytes) -> None:
-    from cellbasin.atomic import atomic
-
-    with atomic(target) as temporary:
-        temporary.write_bytes(data)
-
-
-def _copy(source: Path, target: Path) -> None:
-    from cellbasin.atomic import atomic
-
-    with atomic(target) as temporary:
-        shutil.copyfile(source, temporary)
+def _refuse_existing(target: Path) -> None:
+    if target.exists():
+        raise CommandError(f"{target}: found a file there, expected none: choose another name")
 
 
 def _facts(weights: Weights, path: Path) -> dict[str, Any]:
