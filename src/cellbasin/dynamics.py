@@ -95,7 +95,7 @@ def segment_flows(
 
     Raises
     ------
-    ValueError shapes that do not fit together, values that are not finite, or numbers out of range.
+    ValueError for shapes that do not fit together, values that are not finite, or numbers out of range.
 
     The result does not depend on the number of threads, and time and memory grow with the number of pixels.
 

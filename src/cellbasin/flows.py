@@ -40,8 +40,8 @@ def labels_to_flows(labels: NDArray[np.integer]) -> NDArray[np.float32]:
 
     Raises
     ------
-    TypeError labels are not integers.
-    ValueError labels are neither 2D nor 3D.
+    TypeError when labels are not integers.
+    ValueError when labels are neither 2D nor 3D.
 
     >>> labels_to_flows(np.array([[0, 5, 5, 5, 0]]))[1]
     array([[ 0.,  1.,  0., -1.,  0.]], dtype=float32)

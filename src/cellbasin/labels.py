@@ -40,8 +40,8 @@ def relabel(labels: NDArray) -> Labels:
 
     Raises
     ------
-    ValueError negative values.
-    TypeError not an array of integers.
+    ValueError for negative values.
+    TypeError for anything but an array of integers.
 
     >>> relabel(np.array([[0, 900], [7, 7]]))
     array([[0, 2],

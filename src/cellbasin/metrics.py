@@ -156,8 +156,8 @@ def match(
 
     Raises
     ------
-    ValueError shapes differ, negative labels, or a threshold that is not above 0.
-    TypeError arrays that do not hold integers.
+    ValueError for shapes that differ, negative labels, or a threshold that is not above 0.
+    TypeError for arrays that do not hold integers.
 
     >>> truth = np.array([[1, 1, 0, 5, 5]])
     >>> found = match(truth, np.array([[3, 3, 0, 0, 9]]), threshold=0.75)

@@ -58,8 +58,8 @@ def trace_outlines(labels: NDArray) -> list[Outline]:
 
     Raises
     ------
-    ValueError not two axes, or negative labels.
-    TypeError not an array of integers.
+    ValueError for other than two axes, or negative labels.
+    TypeError for anything but an array of integers.
 
     >>> trace_outlines(np.array([[0, 7, 7], [0, 7, 7]]))[0].outer.tolist()
     [[0, 3], [2, 3], [2, 1], [0, 1]]

@@ -51,7 +51,7 @@ def load_pickle(source: bytes | BinaryIO, more: Allowed | None = None) -> Any:
 
     Raises
     ------
-    PickleError anything else is in it, or it is damaged.
+    PickleError when anything else is in it, or it is damaged.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
     return settled(_Reader(file, more or {}).content())
