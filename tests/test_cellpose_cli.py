@@ -212,7 +212,8 @@ def test_axes_that_no_file_names_are_told_by_its_flags(cellpose, tmp_path: Path)
 
 def test_being_asked_to_end_is_heeded(cellpose, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
     seen = []
-    monkeypatch.setattr("cellbasin.cellpose._train_or_segment", lambda given: seen.append(signal.getsignal(signal.SIGTERM)) or 0)
+    look = lambda given: seen.append(signal.getsignal(signal.SIGTERM)) or 0  # noqa: E731
+    monkeypatch.setattr("cellbasin.cellpose._train_or_segment", look)
     assert cellpose("--dir", folder).code == 0 and seen != [signal.getsignal(signal.SIGTERM)]
 
 
