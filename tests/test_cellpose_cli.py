@@ -7,60 +7,25 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
 import roifile
 import tifffile
+from cellpose_helpers import cellpose, picture
 from cli_helpers import Run, run, small_model
 from PIL import Image as Pillow
 
-from cellbasin.cellpose import _log, console_main
 from cellbasin.cellpose.arguments import make_parser, parse
 from cellbasin.cellpose.files import places
 from cellbasin.cellpose.images import chosen, list_images
 from cellbasin.cellpose.networks import find_network
-from cellbasin.cellpose.training import _Lines
-from cellbasin.foreign import exported, open_weights
-from cellbasin.generator import generate
 from cellbasin.image import Image
 from cellbasin.io import ReadError, read_labels, read_outlines_text, read_rois
 from cellbasin.outlines import trace_outlines
-from cellbasin.tensor_shapes import tensor_shapes
-from cellbasin.training.recipe import RECIPES
-from cellbasin.weights import Architecture, Weights, load_weights
 
-__all__ = ["run", "small_model"]  # fixtures
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-@pytest.fixture
-def cellpose(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
-):  # type: ignore[no-untyped-def]
-    """The command in this process, with no networks of Cellpose or the user in reach."""
-    monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(tmp_path_factory.mktemp("cellpose")))
-    monkeypatch.setenv("CELLBASIN_MODELS", str(tmp_path_factory.mktemp("models")))
-
-    def call(*arguments: object) -> Answer:
-        capsys.readouterr()
-        code = console_main([str(argument) for argument in arguments])
-        return Answer(code, *capsys.readouterr())
-
-    return call
-
-
-def picture(seed: int = 1, size: int = 96) -> np.ndarray:
-    return generate("nuclei", (size, size), diameter=20, seed=seed).image[0]
+__all__ = ["cellpose", "run", "small_model"]  # fixtures
 
 
 @pytest.fixture
@@ -350,75 +315,6 @@ def test_all_flags_of_version_3_are_known() -> None:
     known = {option.removeprefix("--") for action in make_parser()._actions for option in action.option_strings}
     assert set(flags.split()) <= known
     assert parse(["--dir", "x", "--mask_threshold", "-1"]).cellprob_threshold == -1
-
-
-QUPATH_3 = re.compile(
-    r".* (?P<epoch>\d+), train_loss=(\d+\.\d+), test_loss=(\d+\.\d+), LR=(\d+\.\d+), time (\d+\.\d+)s.*"
-)
-
-
-def test_qupath_follows_a_training(capsys: pytest.CaptureFixture[str]) -> None:
-    lines = _Lines(_log, images=16, recipe=RECIPES["default"])
-    lines({"step": 50, "validation_score": -1.0, "validation_loss": 0.75})
-    lines({"step": 50, "flow": 0.5, "inside": 0.25, "rate": 0.002, "seconds": 12.5})
-    found = QUPATH_3.fullmatch(capsys.readouterr().out.strip())
-    assert found and found.groups() == ("25", "0.7500", "0.7500", "0.002000", "12.50")
-
-
-def annotated_folder(folder: Path, mask_filter: str) -> Path:
-    folder.mkdir()
-    for number in range(2):
-        sample = generate("nuclei", (80, 80), diameter=20, seed=number)
-        tifffile.imwrite(folder / f"{number}.tif", sample.image[0])
-        if mask_filter == "_seg.npy":
-            masks = {"masks": sample.labels.astype(np.uint16), "outlines": sample.labels, "filename": "x"}
-            np.save(folder / f"{number}_seg.npy", np.array(masks, dtype=object), allow_pickle=True)
-        else:
-            tifffile.imwrite(folder / f"{number}{mask_filter}.tif", sample.labels.astype(np.uint16))
-    return folder
-
-
-@pytest.fixture
-def short_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Few passes for the batch norms, on one thread, and a cache that nobody else uses."""
-    torch = pytest.importorskip("torch")
-    monkeypatch.setattr("cellbasin.training.loop._NORM_BATCHES", 1)
-    monkeypatch.setenv("CELLBASIN_CACHE", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.mark.usefixtures("short_training")
-@pytest.mark.parametrize("mask_filter", ["_masks", "_seg.npy"])
-def test_qupath_training(cellpose, small_model: Path, tmp_path: Path, mask_filter: str) -> None:  # type: ignore[no-untyped-def]
-    if mask_filter == "_masks":
-        weights = load_weights(small_model)
-        paper = Architecture(channels=(4, 8), stem=1, refine=0)
-        card = replace(weights.card, architecture=paper, conventions="cellpose")
-        tensors = {key: np.ones(shape, np.float32) * 0.1 for key, shape in tensor_shapes(paper).items()}
-        start = tmp_path / "theirs"
-        start.write_bytes(exported(Weights(card, tensors, ""), "theirs")["theirs"])
-    else:
-        start = small_model
-    folder = annotated_folder(tmp_path / "train", mask_filter)
-    test = annotated_folder(tmp_path / "test", mask_filter)
-    sent = f"--train --dir {folder} --test_dir {test} --pretrained_model {start} --n_epochs 2 --min_train_masks 1"
-    rest = f"--mask_filter {mask_filter} --learning_rate 0.1 --use_gpu --verbose"
-    answer = cellpose(*sent.split(), *rest.split())
-    assert answer.code == 0, answer.err
-    assert "model trained and saved to" in answer.out and "--learning_rate has no effect" in answer.err
-    (model,) = (folder / "models").iterdir()
-    assert re.fullmatch(r"cellpose_\d+\.\d+", model.name)
-    card = open_weights(model).card
-    assert card.conventions == ("cellpose" if mask_filter == "_masks" else "cellbasin")
-    assert 10 < card.typical_diameter < 40
-    sent = f"--dir {test} --pretrained_model {model} --diameter 0 --save_tif --no_npy"
-    assert cellpose(*sent.split()).code == 0
-    sent = f"--train --dir {folder} --min_train_masks 1000 --pretrained_model {start} --mask_filter {mask_filter}"
-    answer = cellpose(*sent.split())
-    assert answer.code == 2 and "1000 objects" in answer.err
 
 
 def test_module_and_help() -> None:

@@ -25,6 +25,15 @@ def sigmoid(logit: np.ndarray) -> np.ndarray:
     return np.reciprocal(logit, out=logit)
 
 
+def unscaled(flow: object, logit: object) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Flow and probability, new float32 arrays, of 5 x flow and logits.
+
+    >>> unscaled([5.0], [0.0])
+    (array([1.], dtype=float32), array([0.5], dtype=float32))
+    """
+    return np.asarray(flow, np.float32) / np.float32(FLOW_SCALE), sigmoid(np.array(logit, np.float32))
+
+
 def logit_of(probability: np.ndarray) -> NDArray[np.float64]:
     """Logits, a new array, of probabilities; those of 0 and 1 are finite, about -14 and 14.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,8 @@ class Predictor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied or sent to another process it builds its networks anew, with the engine that is chosen there."""
-        return _rebuilt, (type(self), self.weights, *self._asked)
+        engine, precision = self._asked
+        return partial(type(self), engine=engine, precision=precision), (self.weights,)
 
     def predict(
         self,
@@ -140,10 +142,6 @@ class Predictor:
 def _mean(maps: list[np.ndarray]) -> np.ndarray:
     """Mean of the maps of an ensemble."""
     return maps[0] if len(maps) == 1 else np.asarray(np.mean(maps, axis=0, dtype=np.float32))
-
-
-def _rebuilt(kind: type[Predictor], weights: Sequence[Weights], engine: str, precision: str) -> Predictor:
-    return kind(weights, engine=engine, precision=precision)
 
 
 def unit_length(style: np.ndarray) -> np.ndarray:

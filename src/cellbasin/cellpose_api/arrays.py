@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from cellbasin.network_outputs import FLOW_SCALE, sigmoid
-
 _CHANNELS = 5  # an axis up to this long can be channels where nothing else is said
 
 
@@ -43,11 +41,6 @@ def arranged(x: np.ndarray, channel_axis: int | None, z_axis: int | None, *, vol
         x, named = x[None], ["C", *named]
     axes = "CZYX" if "Z" in named else "CYX"
     return x.transpose([named.index(axis) for axis in axes]), axes
-
-
-def unscaled(flow: object, logit: object) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors and probability, float32, of a network's flows (5 times unit vectors) and logits."""
-    return np.asarray(flow, np.float32) / np.float32(FLOW_SCALE), sigmoid(np.array(logit, np.float32))
 
 
 def _kept(shape: tuple[int, ...], letters: list[str]) -> list[int]:

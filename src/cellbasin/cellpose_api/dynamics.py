@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from cellbasin.cellpose.arguments import probability_threshold
-from cellbasin.cellpose_api.arrays import unscaled
 from cellbasin.conventions import CONVENTIONS
 from cellbasin.dynamics import judge, segment_flows
 from cellbasin.flows import labels_to_flows as own_flows
 from cellbasin.labels import areas, select
+from cellbasin.network_outputs import unscaled
 from cellbasin.resize import resize_labels
 
 LARGEST = 0.4  # Cellpose's default of max_size_fraction

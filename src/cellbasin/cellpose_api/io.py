@@ -16,9 +16,9 @@ from PIL import Image as Pillow
 
 from cellbasin.cellpose.files import places, write_results
 from cellbasin.cellpose.images import list_images, masks_of
-from cellbasin.cellpose_api.arrays import unscaled
 from cellbasin.image import Image
 from cellbasin.io import atomic, read_image, read_labels, write_rois, write_seg
+from cellbasin.network_outputs import unscaled
 from cellbasin.results import Segmentation
 from cellbasin.weights import user_folder
 

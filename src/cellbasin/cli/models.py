@@ -247,13 +247,13 @@ def _lines(facts: dict[str, Any], indent: str = "") -> list[str]:
         if isinstance(value, dict) and any(isinstance(item, dict | list | tuple) for item in value.values()):
             found += [f"{indent}{key}:", *_lines(value, indent + "  ")]
         elif isinstance(value, list | tuple) and value and isinstance(value[0], dict):
-            found += [f"{indent}{key}:", *(f"{indent}  {_told(item)}" for item in value)]
+            found += [f"{indent}{key}:", *(f"{indent}  {_as_text(item)}" for item in value)]
         else:
-            found.append(f"{indent}{key}: {_told(value)}")
+            found.append(f"{indent}{key}: {_as_text(value)}")
     return found
 
 
-def _told(value: Any) -> str:
+def _as_text(value: Any) -> str:
     if isinstance(value, dict):
         return ", ".join(f"{key} {item}" for key, item in value.items()) or "-"
     if isinstance(value, list | tuple):

@@ -15,7 +15,7 @@ import numpy as np
 
 from cellbasin.atomic import atomic
 from cellbasin.messages import one_line
-from cellbasin.network_outputs import FLOW_SCALE, logit_of, sigmoid
+from cellbasin.network_outputs import FLOW_SCALE, logit_of, unscaled
 from cellbasin.pickles import PickleError, load_npy
 
 from .errors import ReadError
@@ -148,7 +148,7 @@ def _maps(flows: Any, shape: tuple[int, ...]) -> tuple[np.ndarray | None, np.nda
     """Flow and probability out of Cellpose's list, whose last item holds the network's own numbers."""
     for item in reversed(flows if isinstance(flows, list) else []):
         if isinstance(item, np.ndarray) and item.dtype.kind == "f" and item.shape == (len(shape) + 1, *shape):
-            return item[:-1].astype(np.float32) / np.float32(FLOW_SCALE), sigmoid(item[-1].astype(np.float32))
+            return unscaled(item[:-1], item[-1])
     return None, None
 
 

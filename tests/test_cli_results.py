@@ -1,0 +1,142 @@
+"""Results never replace images or other results, and are whole or not there, whatever ends the program."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+from cli_helpers import Run, assert_one_line, image, leftovers, run, save_image, small_model
+from PIL import Image as Pillow
+
+from cellbasin.io import read_labels
+
+__all__ = ["image", "run", "small_model"]  # fixtures
+
+
+@pytest.mark.parametrize("out", ["a file", "below a file", "/proc/cellbasin", "/proc"])
+def test_output_folder_that_cannot_be_written(
+    run: Run, image: Path, small_model: Path, tmp_path: Path, out: str
+) -> None:
+    (tmp_path / "taken").write_text("a file")
+    folder = {"a file": tmp_path / "taken", "below a file": tmp_path / "taken" / "x"}.get(out, Path(out))
+    assert_one_line(run("segment", image, "--out", folder, "--model", small_model), str(folder), "--out")
+
+
+def test_json_that_cannot_be_written(run: Run, image: Path, small_model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "nowhere" / "a.json"
+    assert_one_line(run("segment", image, "--json", target, "--model", small_model), str(target))
+    assert not list(image.parent.glob("*_masks.tif"))  # it was found out before any work
+
+
+def test_two_images_with_one_result(run: Run, small_model: Path, tmp_path: Path) -> None:
+    first, second = save_image(tmp_path / "a" / "cells.npy"), save_image(tmp_path / "b" / "cells.npy", seed=2)
+    outcome = run("segment", first, second, "--out", tmp_path / "out", "--model", small_model)
+    assert_one_line(outcome, str(first), str(second), "cells_masks.tif")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_frame_and_an_image_with_one_result(run: Run, small_model: Path, tmp_path: Path) -> None:
+    """Frames that were exported beside the film that they are from."""
+    frame = np.load(save_image(tmp_path / "film_t2.npy"))
+    tifffile.imwrite(tmp_path / "film.tif", np.stack([frame] * 3), imagej=True, metadata={"axes": "TYX"})
+    outcome = run("segment", tmp_path, "--model", small_model)
+    assert_one_line(outcome, "film.tif", "film_t2.npy", "film_t2_masks.tif", code=1)
+    assert len(list(tmp_path.glob("*_masks.tif"))) == 3
+    assert "film.tif" not in next(line for line in outcome.out.splitlines() if "film_t2_masks" in line)
+
+
+def test_an_image_is_never_replaced(run: Run, small_model: Path, tmp_path: Path) -> None:
+    image = save_image(tmp_path / "cells.npy")
+    other = tmp_path / "out" / "cells_masks.tif"
+    other.parent.mkdir()
+    tifffile.imwrite(other, np.load(image))
+    before = other.read_bytes()
+    outcome = run("segment", image, other, "--out", tmp_path / "out", "--model", small_model)
+    assert_one_line(outcome, str(other))
+    assert other.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["cells.npy", "cells_masks.tif"])
+def test_json_never_replaces_an_image_or_result(run: Run, image: Path, small_model: Path, name: str) -> None:
+    before = image.read_bytes()
+    outcome = run("segment", image, "--json", image.with_name(name), "--model", small_model)
+    assert_one_line(outcome, name)
+    assert image.read_bytes() == before
+
+
+def test_evaluate_never_replaces_annotated_images(run: Run, image: Path, small_model: Path) -> None:
+    folder, labels = image.parent, image.with_name("cells_masks.tif")
+    tifffile.imwrite(labels, np.eye(96, dtype=np.uint16))
+    before = labels.read_bytes()
+    assert_one_line(run("evaluate", folder, "--model", small_model, "--save", folder.parent), "--save")
+    for flag in ("--json", "--log"):
+        assert_one_line(run("evaluate", folder, "--model", small_model, flag, labels), str(labels))
+        assert_one_line(run("evaluate", folder, "--model", small_model, flag, folder / "no" / "a.json"), "no folder")
+    assert_one_line(run("score", labels, labels, "--json", labels), str(labels))
+    assert labels.read_bytes() == before
+
+
+def test_disk_full(run: Run, small_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first image fits; half of the second's labels too."""
+    for seed, name in enumerate("abc"):
+        save_image(tmp_path / f"{name}.npy", seed)
+    write, calls = tifffile.imwrite, []
+
+    def full(path: Path, *arguments: Any, **options: Any) -> None:
+        calls.append(path)
+        if len(calls) == 1:
+            write(path, *arguments, **options)
+            return
+        Path(path).write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cellbasin.io.write.tifffile.imwrite", full)
+    outcome = run("segment", tmp_path, "--model", small_model)
+    assert outcome.code == 1
+    assert "No space left" in outcome.err and "Traceback" not in outcome.err
+    assert "stopped" in outcome.err.splitlines()[-1]
+    assert [path.name for path in tmp_path.glob("*_masks.tif")] == ["a_masks.tif"]
+    assert read_labels(tmp_path / "a_masks.tif").shape == (96, 96)
+    assert len(calls) == 2 and not leftovers(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+def test_stopped_in_the_middle(small_model: Path, tmp_path: Path, name: str) -> None:
+    number = getattr(signal, name)
+    count = 150
+    first = save_image(tmp_path / "0.npy", size=160)
+    for copy in range(1, count):
+        shutil.copyfile(first, tmp_path / f"{copy}.npy")
+    command = [sys.executable, "-m", "cellbasin", "segment", tmp_path, "--model", small_model]
+    with subprocess.Popen(
+        [*map(str, command), "--save", "labels,overlay"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # a background job ignores Ctrl-C, nohup a hang-up
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        lines = [process.stdout.readline() for _ in range(3)]
+        process.send_signal(number)
+        out, err = process.stdout.read(), process.stderr.read()
+        assert process.wait(60) == 128 + number, err
+    lines += out.splitlines()
+    assert "Traceback" not in err
+    if number == signal.SIGINT:
+        assert err.count("\n") == 1 and err.startswith("cellbasin: interrupted"), err
+    masks = list(tmp_path.glob("*_masks.tif"))
+    assert 3 <= len(lines) <= len(masks) < count
+    assert all(read_labels(path).shape == (160, 160) for path in masks)
+    for path in tmp_path.glob("*_overlay.png"):
+        with Pillow.open(path) as picture:
+            picture.load()
+    assert not leftovers(tmp_path)
