@@ -17,6 +17,7 @@ from cellbasin.cli.flags import EvaluateFlags, SegmentFlags, options_from
 from cellbasin.generator import generate, generate_volume
 from cellbasin.io import read_labels
 from cellbasin.io.outputs import OUTPUTS
+from cellbasin.labels import split_pieces
 from cellbasin.metrics import average_precision
 from cellbasin.options import Options
 from cellbasin.weights import load_weights
@@ -239,6 +240,15 @@ def test_score_two_files(run: Run, tmp_path: Path) -> None:
         run("score", tmp_path / "a.tif", tmp_path / "b.tif", "--json", "-", "--ignore-label", "none").out
     )
     assert plain["all"]["fn"][0] == 2
+
+
+def test_score_of_a_yes_no_mask(run: Run, tmp_path: Path) -> None:
+    mask = np.zeros((40, 40), np.uint8)
+    mask[::10, ::10] = 255
+    tifffile.imwrite(tmp_path / "labels.tif", split_pieces(mask).astype(np.uint8))
+    tifffile.imwrite(tmp_path / "mask.tif", mask)
+    for names in (["labels.tif", "mask.tif"], ["mask.tif", "labels.tif"]):
+        assert_one_line(run("score", *(tmp_path / name for name in names)), "mask.tif", "255", "16", "number")
 
 
 def test_score_of_images_of_different_size(run: Run, tmp_path: Path) -> None:

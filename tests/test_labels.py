@@ -234,6 +234,18 @@ def test_errors_say_what_was_found():
         lb.areas(np.array([[2**40]]))
 
 
+@given(hnp.arrays(bool, shapes_2d | shapes_3d), st.sampled_from([(np.uint8, 255), (np.uint16, 65535), (np.int32, 1)]))
+def test_yes_no_masks_are_not_taken_for_labels(mask, kind):
+    dtype, value = kind
+    pieces = ndimage.label(mask, np.ones((3,) * mask.ndim))[0]
+    lb.check_numbered(pieces)
+    if pieces.max() > 2:
+        with pytest.raises(ValueError, match=f"one value, {value}, in {pieces.max()} separate pieces"):
+            lb.check_numbered(mask.astype(dtype) * dtype(value))
+    else:
+        lb.check_numbered(mask.astype(dtype) * dtype(value))
+
+
 def test_inputs_of_any_layout_stay_untouched():
     labels = np.asfortranarray(noise_labels((30, 31), 5).astype(np.uint16))[::2, ::-1]
     labels.flags.writeable = False

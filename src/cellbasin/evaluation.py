@@ -16,7 +16,7 @@ import numpy as np
 from cellbasin import metrics
 from cellbasin.image import Image
 from cellbasin.io import LABEL_SUFFIXES, ReadError, Record, image_stem, read_image, read_labels
-from cellbasin.labels import median_diameter
+from cellbasin.labels import check_numbered, median_diameter
 from cellbasin.metrics import Interval, Scores, match, overlap, summarise
 from cellbasin.model import Model, Progress
 from cellbasin.options import NOT_ANNOTATED, Options
@@ -186,13 +186,23 @@ def are_right(
 
 def read_pair(record: Record) -> tuple[Image, np.ndarray]:
     """Image and labels (int32 (Y, X)) of one record, checked to fit; raises ReadError."""
-    image, labels = read_image(record.image), read_labels(record.masks)
+    image, labels = read_image(record.image), read_numbered(record.masks)
     if labels.shape != image.spatial_shape or labels.ndim != 2:
         raise ReadError(
             f"{record.masks}: found labels of shape {labels.shape}; expected two dimensions and the size of "
             f"{record.image.name}, {image.spatial_shape}"
         )
     return image, labels
+
+
+def read_numbered(path: Path) -> np.ndarray:
+    """Read labels, int32 (Y, X) or more axes; raises ReadError also for a yes/no mask, see `check_numbered`."""
+    labels = read_labels(path)
+    try:
+        check_numbered(labels)
+    except ValueError as error:
+        raise ReadError(f"{path}: {error}") from error
+    return labels
 
 
 def channels_of(record: Record, image: Image, channels: tuple[int, ...] | None = None) -> tuple[int, ...] | None:

@@ -127,7 +127,7 @@ def as_image(image: np.ndarray | Image, axes: str | None = None) -> Image:
     """
     if isinstance(image, Image):
         return image if axes is None else Image(image.array, axes.upper(), image.voxel_size, image.name)
-    array = np.asarray(image)
+    array = image if isinstance(image, np.ma.MaskedArray) else np.asarray(image)  # asarray drops the mask
     _check_array(array)
     return Image(array, _inferred_axes(array) if axes is None else axes.upper())
 
@@ -185,6 +185,8 @@ def described_reading(shape: tuple[int, ...], axes: str) -> str:
 def _check_array(array: np.ndarray) -> None:
     if not isinstance(array, np.ndarray):
         raise TypeError(f"found an image of type {type(array).__name__}; expected a numpy array")
+    if isinstance(array, np.ma.MaskedArray):
+        raise TypeError("found a masked array; expected a plain one: fill it first, for example image.filled(0)")
     if array.dtype.kind not in "uif":
         hints = {
             "b": "a mask is not an image: convert it with .astype('uint8') if it is meant",

@@ -145,6 +145,29 @@ def remove_border(labels: NDArray, axes: Sequence[int] = (-2, -1)) -> Labels:
     return _keep(labels, ~touches_border(labels, axes))
 
 
+def check_numbered(labels: NDArray) -> None:
+    """Refuse a yes/no mask where labels are wanted: one value in three separate pieces or more.
+
+    labels: as for `relabel`. Raises ValueError.
+
+    >>> check_numbered(np.array([[1, 0, 2, 0, 3]]))
+    >>> check_numbered(np.array([[255, 0, 255, 0, 255]]))
+    Traceback (most recent call last):
+    ValueError: found one value, 255, in 3 separate pieces; expected a number for each object: number the pieces of \
+a yes/no mask first, with cellbasin.labels.split_pieces
+    """
+    _check(labels)
+    value = labels.max(initial=0)
+    if value == 0 or ((labels != 0) & (labels != value)).any():
+        return
+    _, pieces = _pieces(_volume(labels))
+    if pieces > 2:
+        raise ValueError(
+            f"found one value, {value}, in {pieces} separate pieces; expected a number for each object: "
+            "number the pieces of a yes/no mask first, with cellbasin.labels.split_pieces"
+        )
+
+
 def touches_border(labels: NDArray, axes: Sequence[int] = (-2, -1)) -> NDArray[np.bool_]:
     """Which objects touch the border of the image, bool (N,); `axes` as in `remove_border`.
 

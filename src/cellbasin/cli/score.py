@@ -32,8 +32,7 @@ def score(
     Files of two folders, and of their subfolders, are paired by name; endings and a final _masks do not
     matter.
     """
-    from cellbasin.evaluation import Evaluation, pair_label_files, score_labels
-    from cellbasin.io import read_labels
+    from cellbasin.evaluation import Evaluation, pair_label_files, read_numbered, score_labels
 
     pairs = pair_label_files(truth, predicted)
     check_json(json_file, [file for _, *files in pairs for file in files])
@@ -43,7 +42,7 @@ def score(
             bar.begin(name)
             source = name.split("/")[0] if "/" in name else "all"
             try:
-                images.append(score_labels(read_labels(true_file), read_labels(predicted_file), source, name, ignore))
+                images.append(score_labels(read_numbered(true_file), read_numbered(predicted_file), source, name, ignore))
             except ValueError as error:
                 text = str(error)
                 told = str(true_file) in text or str(predicted_file) in text
