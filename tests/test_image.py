@@ -132,7 +132,7 @@ def test_zero_size(shape):
 
 def test_what_is_not_an_array():
     assert as_image([[1, 2], [3, 4]]).axes == "YX"
-    with pytest.raises(TypeError, match="masked array.*filled"):
+    with pytest.raises(TypeError, match=r"masked array.*filled"):
         as_image(np.ma.masked_less(np.eye(4), 1))
     with pytest.raises(TypeError, match="numpy array"):
         Image([[1, 2], [3, 4]], "YX")

@@ -42,15 +42,16 @@ def score(
             bar.begin(name)
             source = name.split("/")[0] if "/" in name else "all"
             try:
-                images.append(score_labels(read_numbered(true_file), read_numbered(predicted_file), source, name, ignore))
+                true, found = read_numbered(true_file), read_numbered(predicted_file)
+                images.append(score_labels(true, found, source, name, ignore))
             except ValueError as error:
                 text = str(error)
                 told = str(true_file) in text or str(predicted_file) in text
                 raise CommandError(text if told else f"{predicted_file}: {text}") from error
             bar.end()
-    found = Evaluation(tuple(images))
+    scored = Evaluation(tuple(images))
     if json_file != "-":
-        print(report_text(found))
+        print(report_text(scored))
     if json_file:
-        write_json(json_file, found.as_dict())
+        write_json(json_file, scored.as_dict())
     return DONE
