@@ -28,7 +28,9 @@ Written by `python benchmarks/compare.py` from [results/](results/), where every
 was trained and run is in `benchmarks/rivals/` and benchmarks/README.md. Average precision TP / (TP + FP + FN) as mean
 over images (the last line: over sources with at least five test images), with 95 % bootstrap intervals over images.
 No method is told the objects' size unless its name says so. Seconds are of that day's machine, which other work may
-have shared; hours of training count those of the networks that a network was trained from.
+have shared; hours of training, on two cores, count those of the networks that a network was trained from. Last rise: of
+a rival's validation AP@0.5 over the last quarter of its training ([curves](figures/rivals.png)); from 0.005 on it would
+get better with more.
 """
 
 
@@ -68,14 +70,20 @@ def cost_table(results: Sequence[MethodResult]) -> str:
         [
             result.title,
             "-" if math.isnan(result.training_hours) else f"{result.training_hours:.1f}",
+            _rise(result),
             _median_seconds(result),
             result.processor,
             result.date,
         ]
         for result in results
     ]
-    header = ["method", "training hours", "seconds per image (median)", "processor", "date"]
+    header = ["method", "training hours", "last rise", "seconds per image (median)", "processor", "date"]
     return f"## Methods\n\n{markdown(header, rows)}\n"
+
+
+def _rise(result: MethodResult) -> str:
+    rise = result.settings.get("rose_in_last_quarter")
+    return "-" if rise is None else f"{rise:.3f}"
 
 
 def _median_seconds(result: MethodResult) -> str:

@@ -1,12 +1,13 @@
 """Draw docs/figures/ from docs/results/ and docs/runs/ alone: no data, no programs.
 
     make figures                                    with everything that it needs
-    python benchmarks/figures.py --only ap,sizes    of ap, sizes, styles, training, trust, networks
+    python benchmarks/figures.py --only ap,sizes    of ap, sizes, styles, training, rivals, trust, networks
 
 - ap.png: average precision against the threshold of IoU, by method (paper, figure 3)
 - sizes.png: estimated against true diameter, single step and refined (figure S2)
 - styles.png: t-SNE of the test images' styles, coloured by source (figure 2); needs scikit-learn
 - training.png: losses and validation scores of the runs kept in docs/runs/
+- rivals.png: validation scores of the rivals in training, whose logs are kept in docs/runs/rivals/
 - trust.png: whether confidence is true, and precision against coverage
 - networks.png: specialists and networks that never saw a category, on those images, against `general` (figure 3)
 """
@@ -38,6 +39,7 @@ ROOT = Path(__file__).parent.parent
 RUNS, FIGURES = ROOT / "docs" / "runs", ROOT / "docs" / "figures"
 NEAR = 1.35
 MARKERS = "os^Dv"
+VALIDATION = "validation AP@0.5 (—), 0.75 (- -), 0.9 (···)"
 SMOOTH = 20  # lines of a log that are averaged, at most
 
 
@@ -48,6 +50,7 @@ def main() -> int:
         "sizes": lambda: size_scatter(arguments.results / "sizes.json"),
         "styles": lambda: style_map(arguments.results / "styles.npz"),
         "training": lambda: training_curves(sorted(arguments.runs.glob("*.jsonl"))),
+        "rivals": lambda: rival_curves(sorted((arguments.runs / "rivals").glob("*.jsonl"))),
         "trust": lambda: reliability(arguments.results),
         "networks": lambda: network_curves(arguments.results),
     }
@@ -202,17 +205,34 @@ def training_curves(logs: Sequence[Path]) -> pyplot.Figure | None:
             if width:
                 smooth = np.convolve(values, np.ones(width) / width, "valid")
                 axis.plot(hours[width - 1 :], smooth, color=f"C{place}", label=path.stem)
-        for threshold, dash in ((50, "-"), (75, "--"), (90, ":")):
-            hours, values = _series(lines, f"validation_ap{threshold}", f"ap{threshold}")
-            axes[2].plot(hours, values, dash, color=f"C{place}", marker=".")
+        _plot_validation(axes[2], lines, f"C{place}")
     axes[0].set(title="flow loss")
     axes[1].set(title="inside loss")
-    axes[2].set(title="validation AP@0.5 (—), 0.75 (- -), 0.9 (···)", ylim=(0, 1))
+    axes[2].set(title=VALIDATION, ylim=(0, 1))
     axes[0].legend(frameon=False, fontsize=8)
     for axis in axes:
         axis.set_xlabel("hours of training")
         axis.grid(alpha=0.3)
     return figure
+
+
+def rival_curves(logs: Sequence[Path]) -> pyplot.Figure | None:
+    """Validation AP against hours, one line a rival."""
+    if not logs:
+        return None
+    figure, axis = pyplot.subplots(figsize=(6, 4.2), layout="constrained")
+    for place, path in enumerate(logs):
+        _plot_validation(axis, [json.loads(line) for line in path.read_text().splitlines()], f"C{place}", path.stem)
+    axis.set(title=VALIDATION, xlabel="hours of training", ylim=(0, 1))
+    axis.legend(frameon=False, fontsize=8)
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def _plot_validation(axis: pyplot.Axes, lines: Sequence[dict[str, Any]], color: str, label: str | None = None) -> None:
+    for threshold, dash in ((50, "-"), (75, "--"), (90, ":")):
+        hours, values = _series(lines, f"validation_ap{threshold}", f"ap{threshold}")
+        axis.plot(hours, values, dash, color=color, marker=".", label=label if threshold == 50 else None)
 
 
 def _series(lines: Sequence[dict[str, Any]], *names: str) -> tuple[np.ndarray, np.ndarray]:
@@ -231,7 +251,7 @@ def _styles(sources: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
 
 def _arguments() -> argparse.Namespace:
     parser = command_line(__doc__)
-    parser.add_argument("--only", help="some of ap,sizes,styles,training,trust,networks")
+    parser.add_argument("--only", help="some of ap,sizes,styles,training,rivals,trust,networks")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--out", type=Path, default=FIGURES)

@@ -154,9 +154,14 @@ def test_figures_are_drawn_from_saved_results_alone(tmp_path, monkeypatch):
     log = [{"seconds": 60 * n, "flow": 1 / (n + 1), "inside": 0.1} for n in range(9)]
     log.append({"seconds": 600, "validation_ap50": 0.5})
     (tmp_path / "run.jsonl").write_text("\n".join(map(json.dumps, log)))
+    (tmp_path / "rivals").mkdir()
+    (tmp_path / "rivals" / "other.jsonl").write_text('{"seconds": 3600, "ap50": 0.4}\n{"seconds": 7200, "ap50": 0.6}\n')
     words = ["figures", "--results", str(tmp_path), "--runs", str(tmp_path), "--out", str(tmp_path / "drawn")]
     monkeypatch.setattr(sys, "argv", words)
     assert figures.main() == 0  # styles are not there: passed over
-    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["ap.png", "sizes.png", "training.png"]
+    drawn = sorted(path.stem for path in (tmp_path / "drawn").iterdir())
+    assert drawn == ["ap", "rivals", "sizes", "training"]
+    curve = figures.rival_curves([tmp_path / "rivals" / "other.jsonl"]).axes[0].lines[0]
+    assert curve.get_label() == "other" and curve.get_xydata().tolist() == [[1.0, 0.4], [2.0, 0.6]]
     monkeypatch.setattr(sys, "argv", [*words, "--only", "app"])
     assert figures.main() == 2
