@@ -28,9 +28,9 @@ Written by `python benchmarks/compare.py` from [results/](results/), where every
 was trained and run is in `benchmarks/rivals/` and benchmarks/README.md. Average precision TP / (TP + FP + FN) as mean
 over images (the last line: over sources with at least five test images), with 95 % bootstrap intervals over images.
 No method is told the objects' size unless its name says so. Seconds are of that day's machine, which other work may
-have shared; hours of training, on two cores, count those of the networks that a network was trained from. Last rise: of
-a rival's validation AP@0.5 over the last quarter of its training ([curves](figures/rivals.png)); from 0.005 on it would
-get better with more.
+have shared; hours of training count those of the networks that a network was trained from: rivals' are processor time
+of two cores, ours are of the clock, a quarter of them on one core. Last rise: of a rival's validation AP@0.5 over the
+last quarter of its training ([curves](figures/rivals.png)); from 0.005 on it would get better with more.
 """
 
 
@@ -69,7 +69,7 @@ def cost_table(results: Sequence[MethodResult]) -> str:
     rows = [
         [
             result.title,
-            "-" if math.isnan(result.training_hours) else f"{result.training_hours:.1f}",
+            "-" if math.isnan(result.training_hours) else f"{result.training_hours:.2f}",
             _rise(result),
             _median_seconds(result),
             result.processor,
