@@ -65,6 +65,17 @@ def test_eval_is_segment() -> None:
     assert model.eval(image, diameter=20, compute_masks=False)[0].size == 0
 
 
+def test_what_cellprofiler_sends_for_images_and_volumes() -> None:
+    image, volume = picture(), np.stack([picture()[:48, :48]] * 4)
+    model = models.CellposeModel(pretrained_model="general")
+    plain = model.eval(image, channels=[0, 0], diameter=20)[0]
+    sent = model.eval(image, channels=[0, 0], diameter=20, do_3D=False, anisotropy=0.0, stitch_threshold=0.3)[0]
+    assert np.array_equal(sent, plain)
+    in_3d = model.eval(volume, channels=[0, 0], diameter=20, do_3D=True, anisotropy=2.0)[0]
+    sent = model.eval(volume, channels=[0, 0], diameter=20, do_3D=True, anisotropy=2.0, stitch_threshold=0.3)[0]
+    assert np.array_equal(sent, in_3d)
+
+
 def test_calls_by_position_mean_what_they_mean_in_cellpose() -> None:
     image = picture()
     colour = np.stack([image, 0 * image, 0 * image], -1)

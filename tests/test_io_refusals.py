@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+import json
+import os
+import pickle
 import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numcodecs
+import numcodecs.pickles
 import numpy as np
 import pytest
 import tifffile
+import zarr
 from image_files import GRAY8, npy, png
 from PIL import Image as Pillow
 
 from cellbasin.io import ReadError, read_image, read_labels
 from cellbasin.io import raw as raw_module
+
+
+TEXTS = {"id": "vlen-utf8"}  # a codec of numcodecs
 
 
 def make_folder(path: Path) -> None:
@@ -94,3 +104,46 @@ def test_npy_larger_than_its_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(content)
     with pytest.raises(ReadError):
         read_image(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("packed", [{"compressor": {"id": "pickle"}}, {"filters": [TEXTS, {"id": "pickle"}]}])
+def test_a_zarr_whose_chunks_are_pickles_runs_nothing(
+    packed: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Villain:
+        def __reduce__(self) -> Any:
+            return os.system, (f"touch {tmp_path / 'was-here'}",)
+
+    monkeypatch.setattr(numcodecs.pickles, "ALLOW_UNSAFE_PICKLE_DECODE", True)  # as versions before 0.16.6 are
+    facts = {"zarr_format": 2, "shape": [8, 8], "chunks": [8, 8], "dtype": "|O", "order": "C", "fill_value": 0}
+    facts |= {"compressor": None, "filters": [TEXTS], **packed}
+    path = tmp_path / "evil.zarr"
+    path.mkdir()
+    (path / ".zarray").write_text(json.dumps(facts))
+    (path / "0.0").write_bytes(pickle.dumps(Villain()))
+    with pytest.raises(ReadError, match="evil.zarr"):
+        read_image(path)
+    assert not (tmp_path / "was-here").exists()
+
+
+def test_sizes_of_a_zarr_are_those_of_all_its_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (300, 400), np.uint8)
+    zarr.save_array(tmp_path / "large.zarr", noise)
+    zarr.save_array(tmp_path / "bomb.zarr", np.zeros((3000, 4000), np.uint8))
+    monkeypatch.setattr(raw_module, "MAX_DECODED_BYTES", 100_000)
+    assert np.array_equal(read_image(tmp_path / "large.zarr").array, noise)
+    with pytest.raises(ReadError, match="unpacks to"):
+        read_image(tmp_path / "bomb.zarr")
+
+
+def test_chunks_of_a_zarr_are_no_bombs(tmp_path: Path) -> None:
+    wide = zarr.create_array(tmp_path / "wide.zarr", shape=(8, 8), chunks=(20000, 20000), dtype="u1", zarr_format=2)
+    wide[...] = 1
+    small = zarr.create_array(
+        tmp_path / "stream.zarr", shape=(8, 8), chunks=(8, 8), dtype="u1", zarr_format=2, compressors=numcodecs.Zlib()
+    )
+    small[...] = 1
+    (tmp_path / "stream.zarr" / "0.0").write_bytes(zlib.compress(bytes(100_000_000)))
+    for name in ("wide", "stream"):
+        with pytest.raises(ReadError, match="found chunks of"):
+            read_image(tmp_path / f"{name}.zarr")

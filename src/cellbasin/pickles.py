@@ -19,7 +19,7 @@ import os
 import pickle
 import struct
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar
 
@@ -31,6 +31,9 @@ Allowed = Mapping[tuple[str, str], Any]
 
 MAX_BYTES = 16 * 1024**3
 """No array of a pickle may be larger than this."""
+
+MAX_ITEMS = 10_000_000
+"""Items of containers that a pickle may stand for, what it refers to many times counted every time."""
 
 
 class PickleError(ValueError):
@@ -106,6 +109,27 @@ def _load_bytearray(machine: Any) -> None:
     machine.append(bytearray(machine.read(length)))
 
 
+_KEYS = (str, bytes, int, float, bool, type(None), np.generic)
+
+
+def _check_keys(keys: Iterable[Any]) -> None:
+    """Keys and items of sets are hashed, which of a few bytes of tuples within tuples takes forever."""
+    for key in keys:
+        if not isinstance(key, _KEYS):
+            raise PickleError(f"found a {type(key).__name__} as a key, expected texts and numbers")
+
+
+def _with_plain_keys(code: bytes, keys: Callable[[list[Any]], Iterable[Any]]) -> dict[int, Any]:
+    """The machine's instruction, after a look at what it will take from the stack."""
+    load = pickle._Unpickler.dispatch[code[0]]
+
+    def checked(machine: Any) -> None:
+        _check_keys(keys(machine.stack))
+        load(machine)
+
+    return {code[0]: checked}
+
+
 class _Reader(pickle._Unpickler):
     """Python's own machine with only the allowed names; torch's references to storages are handed to `more`.
 
@@ -126,7 +150,15 @@ class _Reader(pickle._Unpickler):
                 f"nothing was run; do not trust this file"
             ) from None
 
-    dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch, pickle.BYTEARRAY8[0]: _load_bytearray}
+    dispatch: ClassVar[dict[int, Any]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: _load_bytearray,
+        **_with_plain_keys(pickle.SETITEM, lambda stack: stack[-2:-1]),
+        **_with_plain_keys(pickle.SETITEMS, lambda stack: stack[::2]),
+        **_with_plain_keys(pickle.DICT, lambda stack: stack[::2]),
+        **_with_plain_keys(pickle.ADDITEMS, lambda stack: stack),
+        **_with_plain_keys(pickle.FROZENSET, lambda stack: stack),
+    }
 
     def persistent_load(self, reference: Any) -> Any:
         """torch's reference to the bytes of a tensor."""
@@ -176,7 +208,7 @@ class _Dtype:
     def __init__(self, code: Any, *_: Any) -> None:
         self.dtype = np.dtype(code) if isinstance(code, str) else np.dtype("V")
         if self.dtype.kind not in "buifcSUO" or self.dtype.fields or self.dtype.subdtype:
-            raise PickleError(f"found an array of type {code!r:.60}, expected numbers, texts or objects")
+            raise PickleError(f"found an array of type {_shown(code)}, expected numbers, texts or objects")
 
     def __setstate__(self, state: Any) -> None:
         order = state[1]
@@ -208,12 +240,39 @@ class _Array:
         self.value = np.frombuffer(raw, kind).reshape(shape, order="F" if fortran else "C").copy()
 
 
+def _shown(value: Any) -> str:
+    """Something of a pickle for a message; what is no text, only by its kind: it may be endless."""
+    return f"{value!r:.60}" if isinstance(value, str) else type(value).__name__
+
+
 def settled(value: Any) -> Any:
     """The data with real arrays and texts in the place of what stood for them; containers are made anew."""
+    _count(value, {})
     return _settle(value, {})
 
 
-_UNFINISHED = object()
+def _count(value: Any, counted: dict[int, int]) -> int:
+    """Items in a value and in all that is in it; raises PickleError above `MAX_ITEMS`."""
+    if id(value) in counted:
+        if counted[id(value)] == 0:
+            raise PickleError("found a container that holds itself, expected plain data")
+        return counted[id(value)]
+    if isinstance(value, _Array):
+        items = value.value[0] if isinstance(value.value, tuple) else ()
+    elif isinstance(value, dict):
+        items = value.values()
+    elif isinstance(value, list | tuple | set | frozenset):
+        items = value
+    else:
+        return 1
+    counted[id(value)] = 0
+    total = 1 + sum(_count(item, counted) for item in items)
+    if total > MAX_ITEMS:
+        raise PickleError(f"found a pickle that stands for more than {MAX_ITEMS:,} items, expected fewer")
+    counted[id(value)] = total
+    return total
+
+
 _MADE_ANEW = (_Array, dict, OrderedDict, list, tuple, set, frozenset)
 
 
@@ -223,10 +282,7 @@ def _settle(value: Any, done: dict[int, Any]) -> Any:
         return value.dtype
     if type(value) not in _MADE_ANEW:
         return value
-    if done.get(id(value)) is _UNFINISHED:
-        raise PickleError("found a container that holds itself, expected plain data")
     if id(value) not in done:
-        done[id(value)] = _UNFINISHED
         done[id(value)] = _made_anew(value, done)
     return done[id(value)]
 
@@ -276,7 +332,7 @@ def _frombuffer(data: Any, dtype: Any, shape: Any, order: Any = "C") -> _Array:
 
 def _encode(text: Any, codec: Any = "latin1") -> bytes:
     if not isinstance(text, str) or codec not in ("latin1", "latin-1"):
-        raise PickleError(f"found text to be encoded as {codec!r:.40}, expected latin1")
+        raise PickleError(f"found text to be encoded as {_shown(codec)}, expected latin1")
     return text.encode("latin1")
 
 
@@ -303,6 +359,8 @@ def _no_items(kind: Callable[..., Any]) -> Sealed:
     def make(*items: Any) -> Any:
         if len(items) > 1 or (items and not isinstance(items[0], list | tuple)):
             raise PickleError("found a container made of something else than items")
+        if items:
+            _check_keys(items[0] if kind is not OrderedDict else [pair[0] for pair in items[0]])
         return kind(*items)
 
     return Sealed(make)

@@ -234,5 +234,5 @@ def _parse(header: str, path: Path) -> Card:
         return card
     except WeightsError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{path}: the header cannot be understood ({error!r})") from error

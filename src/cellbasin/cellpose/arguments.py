@@ -83,8 +83,6 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         raise CommandError(f"found --norm_percentile {' '.join(given.norm_percentile)}, expected 1 99")
     if given.chan not in range(4) or given.chan2 not in range(4):
         raise CommandError(f"found --chan {given.chan} --chan2 {given.chan2}, expected 0 to 3")
-    if given.do_3D and given.stitch_threshold > 0:
-        raise CommandError("found --do_3D and --stitch_threshold, expected one of them")
     if given.train_size and not given.train:
         raise CommandError(
             "found --train_size, expected --train with it: a size model is fitted at the end of a training"
@@ -97,7 +95,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 def without_effect(given: argparse.Namespace) -> list[str]:
     """A line for every flag that was given and changes nothing."""
     defaults = make_parser().parse_args([])
-    return [
+    both = given.do_3D and given.stitch_threshold > 0
+    return ["--stitch_threshold has no effect: --do_3D links planes by their flows"] * both + [
         f"--{name} has no effect: {reason}"
         for name, reason in _NO_EFFECT.items()
         if getattr(given, name) != getattr(defaults, name)

@@ -40,14 +40,19 @@ def list_images(folder: str, img_filter: str, mask_filter: str, *, one_level_dow
     return sorted(images, key=natural_key)
 
 
-def read(path: Path, channel_axis: int | None, z_axis: int | None) -> Image:
-    """Read an image; the numbers of axes are used where they are given, counted from the array as stored."""
+def read(path: Path, channel_axis: int | None, z_axis: int | None, *, volume: bool = False) -> Image:
+    """Read an image; the numbers of axes are used where they are given, counted from the array as stored.
+
+    volume: three axes that the file does not name are planes, rows and columns.
+    """
     if channel_axis is None and z_axis is None:
         try:
             return read_image(path)
         except ReadError as error:
             if not isinstance(error.__cause__, AmbiguousAxesError):
                 raise
+            if volume and read_dimensions(path) == 3:
+                return read_image(path, axes="ZYX")
             raise ReadError(
                 f"{path}: found {read_dimensions(path)} axes, which the file does not name; "
                 "expected --channel_axis or --z_axis to say which are channels and planes, numbers from 0"

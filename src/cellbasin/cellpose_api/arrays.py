@@ -43,6 +43,18 @@ def arranged(x: np.ndarray, channel_axis: int | None, z_axis: int | None, *, vol
     return x.transpose([named.index(axis) for axis in axes]), axes
 
 
+def has_planes(x: np.ndarray, channel_axis: int | None, z_axis: int | None) -> bool:
+    """Whether an array has an axis of planes: three axes or more that are longer than 1, beside that of channels.
+
+    >>> has_planes(np.zeros((5, 64, 64)), None, None), has_planes(np.zeros((5, 64, 64)), 0, None)
+    (True, False)
+    """
+    long = [length > 1 for length in np.shape(x)]
+    if channel_axis is not None and -len(long) <= channel_axis < len(long):
+        del long[channel_axis]
+    return z_axis is not None or sum(long) > 2
+
+
 def _kept(shape: tuple[int, ...], letters: list[str]) -> list[int]:
     """Axes that are left when those of length 1 are left out, but never more than down to two."""
     keep = list(range(len(shape)))

@@ -11,7 +11,7 @@ import numpy as np
 from cellbasin.cellpose import images
 from cellbasin.cellpose.arguments import judged_by, probability_threshold
 from cellbasin.cellpose.networks import STAND_INS, find_network
-from cellbasin.cellpose_api.arrays import arranged, picked
+from cellbasin.cellpose_api.arrays import arranged, has_planes, picked
 from cellbasin.cellpose_api.core import use_gpu
 from cellbasin.cellpose_api.dynamics import LARGEST, not_too_large
 from cellbasin.foreign import open_weights
@@ -211,10 +211,13 @@ def _segment_one(
     tile: bool = True,
     progress: Any = None,
 ) -> Segmentation:
-    """One image; the keywords from `resample` on change nothing here."""
+    """One image; the keywords from `resample` on change nothing here. As in Cellpose, planes are stitched only where
+    there are some and no 3D was asked for, and only 3D looks at `anisotropy`.
+    """
     _check_normalize(normalize)
+    stitched = stitch_threshold > 0 and not do_3D and has_planes(x, channel_axis, z_axis)
     inverted = invert or (isinstance(normalize, Mapping) and bool(normalize.get("invert")))
-    planes, axes = arranged(x, channel_axis, z_axis, volume=do_3D or stitch_threshold > 0)
+    planes, axes = arranged(x, channel_axis, z_axis, volume=do_3D or stitched)
     pixels = picked(planes, channels)
     if inverted:
         pixels = images.inverted(pixels)
@@ -232,9 +235,9 @@ def _segment_one(
         min_size=max(min_size, 0),
         overlap=tile_overlap,
         tile=bsize,
-        volume_mode="stitch" if stitch_threshold > 0 else "flows",
-        stitch_threshold=stitch_threshold if stitch_threshold > 0 else Options().stitch_threshold,
-        anisotropy=anisotropy,
+        volume_mode="stitch" if stitched else "flows",
+        stitch_threshold=stitch_threshold if stitched else Options().stitch_threshold,
+        anisotropy=(anisotropy or None) if do_3D else None,
         smoothing=flow3D_smooth or None,
     )
     pixels = pixels if pixels.dtype.kind in "uif" else pixels.astype(np.float32)
@@ -243,7 +246,7 @@ def _segment_one(
         result = model.model.segment(image, options=options)
         return result.only(not_too_large(result.labels, max_size_fraction))
 
-    if axes == "CZYX" and not do_3D and stitch_threshold <= 0:
+    if axes == "CZYX" and not do_3D and not stitched:
         return _plane_by_plane(segment, pixels)
     return segment(Image(pixels, axes))
 

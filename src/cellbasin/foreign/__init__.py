@@ -16,6 +16,8 @@ from cellbasin.weights import Weights, WeightsError, find_model, load_weights
 
 __all__ = ["exported", "is_foreign", "open_weights"]
 
+_MXNET = (0x112).to_bytes(8, "little")  # how its lists of arrays begin
+
 
 def open_weights(name_or_path: str | Path) -> Weights:
     """Weights by name or file (see `load_weights`), also files of Cellpose 1 to 3, with or without an ending.
@@ -24,6 +26,8 @@ def open_weights(name_or_path: str | Path) -> Weights:
     `size_NAME.npy`). Raises WeightsError for names and files that cannot be used.
     """
     path = find_model(name_or_path)
+    if _start(path)[:8] == _MXNET:
+        raise WeightsError(f"{path}: it is a network of MXNet, from before Cellpose 0.6, expected one of torch")
     if not is_foreign(path):
         return load_weights(path)
     try:
@@ -42,12 +46,16 @@ def open_weights(name_or_path: str | Path) -> Weights:
 
 def is_foreign(path: Path) -> bool:
     """Whether a file begins as files of torch do, not as safetensors (8 bytes of length, then a brace)."""
+    start = _start(path)
+    return start[8:9] != b"{" and (start[:4] == b"PK\x03\x04" or start[:1] == b"\x80")
+
+
+def _start(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
-            start = file.read(16)
+            return file.read(16)
     except OSError:
-        return False
-    return start[8:9] != b"{" and (start[:4] == b"PK\x03\x04" or start[:1] == b"\x80")
+        return b""
 
 
 def exported(weights: Weights, name: str) -> dict[str, bytes]:

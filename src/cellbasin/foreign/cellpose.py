@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from cellbasin.tensor_shapes import tensor_shapes
 from cellbasin.weights import Architecture, Card, Weights, WeightsError
 
 LICENCE = "not stated in the file (Cellpose's own models are for non-commercial use)"
@@ -72,6 +73,10 @@ def architecture_of(shapes: Shapes) -> Architecture:
     for name in sorted(wanted ^ found):
         word = "lacks" if name in wanted else "has an unknown"
         raise WeightsError(f"it {word} tensor {name!r}, expected those of Cellpose 1 to 3's residual U-Net")
+    own = tensor_shapes(architecture)
+    for ours, theirs in tensor_names(architecture).items():
+        if tuple(shapes[theirs]) != own[ours]:
+            raise WeightsError(f"its tensor {theirs!r} has shape {tuple(shapes[theirs])}, expected {own[ours]}")
     return architecture
 
 

@@ -98,6 +98,9 @@ def _checked(content: Any, check: Check | None) -> dict[str, _Tensor]:
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, _Tensor):
             raise TorchFileError(f"it holds {name!r:.60}: a {type(tensor).__name__}, expected tensors only")
+    stored = sum({tensor.storage.key: tensor.storage.numel for tensor in content.values()}.values())
+    if sum(math.prod(tensor.shape) for tensor in content.values()) > stored:
+        raise TorchFileError(f"found tensors that share their numbers, expected as many as the {stored} that are stored")
     if check is not None:
         check({name: tensor.shape for name, tensor in content.items()})
     return content
@@ -165,7 +168,7 @@ def _allowed() -> Allowed:
 def _storage(reference: Any) -> _Storage:
     _, code, key, _, count = reference[:5]
     if code not in _TYPES.values() or not isinstance(count, int) or not 0 <= count <= MAX_BYTES:
-        raise PickleError(f"found a storage {reference!r:.80}, expected numbers")
+        raise PickleError("found a storage of another kind than numbers, expected one of numbers")
     return _Storage(str(key), np.dtype(code).newbyteorder("<"), count)
 
 

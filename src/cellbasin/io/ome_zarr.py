@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -20,6 +21,14 @@ from .raw import Raw, check_decoded_size
 
 _CHUNK = 1024  # pixels along y and x
 _SMALLEST = 256  # pixels; the coarsest level is at most twice this
+_LARGE_CHUNK = 1 << 26  # bytes; smaller ones may be larger than the image
+_SLACK = 1 << 16  # bytes of metadata, and of headers of what cannot be packed
+# Names of numcodecs that pack numbers. Not "pickle", "msgpack2", "json2", "vlen-...": those make objects.
+_CODECS = {
+    *("blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "zfpy", "pcodec"),
+    *("delta", "shuffle", "fixedscaleoffset", "quantize", "packbits", "astype", "bitround"),
+    *("crc32", "crc32c", "adler32", "fletcher32", "jenkins_lookup3"),
+}
 _OLDEST_AXES = "tczyx"  # of 0.1 and 0.2, which did not name them
 
 
@@ -168,8 +177,30 @@ def _inside(path: Path, name: str) -> str:
 
 
 def _pixels(path: Path, array: Any) -> Any:
-    check_decoded_size(path, array.shape, array.dtype.itemsize)
+    """All pixels, after a look at how they are packed: old numcodecs unpickle, and chunks can be of any size."""
+    packed_by = {getattr(codec, "codec_id", "") for codec in (*array.filters, *array.compressors)} - {""}
+    unknown = sorted(name for name in packed_by if name not in _CODECS and not name.startswith("imagecodecs_"))
+    if unknown or array.dtype.kind not in "buifc":
+        found = f"chunks packed by {unknown[0]!r}" if unknown else f"an array of {array.dtype}"
+        raise ReadError(f"{path}: found {found}; expected numbers, plain or packed: nothing was run")
+    files = [entry.stat().st_size for entry in _files(Path(array.store.root) / array.path)]
+    check_decoded_size(path, array.shape, array.dtype.itemsize, sum(files))
+    image, chunk = (math.prod(shape) * array.dtype.itemsize for shape in (array.shape, array.shards or array.chunks))
+    if chunk > max(_LARGE_CHUNK, 4 * image) or max(files, default=0) > 1.1 * chunk + _SLACK:
+        raise ReadError(
+            f"{path}: found chunks of {chunk:,} bytes, in files of up to {max(files, default=0):,}, of an image of "
+            f"{image:,}; expected chunks smaller than the image, and files smaller than chunks"
+        )
     return array[...]
+
+
+def _files(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files(Path(entry.path))
+            else:
+                yield entry
 
 
 def _letters(names: Sequence[Any] | None) -> str | None:

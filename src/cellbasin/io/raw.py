@@ -34,8 +34,10 @@ class Raw:
     voxel_sizes: dict[str, float] | None = None
 
 
-def check_decoded_size(path: Path, shape: Sequence[int], itemsize: int) -> None:
+def check_decoded_size(path: Path, shape: Sequence[int], itemsize: int, stored: int | None = None) -> None:
     """Refuse an image without pixels, and a small file that would unpack to gigabytes.
+
+    stored: bytes on disk, of what is no single file.
 
     Raises
     ------
@@ -44,7 +46,8 @@ def check_decoded_size(path: Path, shape: Sequence[int], itemsize: int) -> None:
     needed = math.prod(shape) * itemsize
     if needed == 0:
         raise ReadError(f"{path}: found an image of shape {tuple(shape)}; expected at least one pixel")
-    if needed > max(MAX_DECODED_BYTES, MAX_EXPANSION * path.stat().st_size):
+    stored = path.stat().st_size if stored is None else stored
+    if needed > max(MAX_DECODED_BYTES, MAX_EXPANSION * stored):
         raise ReadError(
             f"{path}: found a file that unpacks to {needed / 1e9:.1f} GB; expected at most "
             f"{MAX_DECODED_BYTES / 1e9:.1f} GB or {MAX_EXPANSION} times its size: save it with less "
