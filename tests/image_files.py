@@ -48,14 +48,6 @@ def pillow(array: np.ndarray, kind: str, **options: object) -> bytes:
     return buffer.getvalue()
 
 
-def two_series() -> bytes:
-    buffer = io.BytesIO()
-    with tifffile.TiffWriter(buffer) as writer:
-        writer.write(GRAY16)
-        writer.write(RGB, photometric="rgb")
-    return buffer.getvalue()
-
-
 IMAGEJ = {"axes": "ZYX", "unit": "um", "spacing": 0.5, "Info": "x" * 100}
 
 
@@ -106,7 +98,6 @@ FILES: dict[str, tuple[str, bytes, np.ndarray, str, tuple[float, ...] | None]] =
         "YXS",
         None,
     ),
-    "tiff two series": (".tif", two_series(), GRAY16, "YX", None),
     "tiff singletons": (".tif", tiff(GRAY16[None, None], metadata={"axes": "TCYX"}), GRAY16, "YX", None),
     "tiff pillow": (".tif", pillow(RGB, "TIFF", compression="tiff_lzw"), RGB, "YXS", None),
     "bigtiff": (".tif", tiff(GRAY16, bigtiff=True), GRAY16, "YX", None),

@@ -304,6 +304,31 @@ def test_dynamics() -> None:
     assert dynamics.resize_and_compute_masks(5 * flows[2:], logit, resize=[48, 48]).shape == (48, 48)
 
 
+@pytest.mark.parametrize("shape", [(300, 500), (100, 400), (90, 80)])
+@pytest.mark.parametrize("augment", [False, True])
+def test_tiles_and_back(shape: tuple[int, int], augment: bool) -> None:
+    image = np.random.default_rng(0).random((3, *shape)).astype(np.float32)
+    tiles, ysub, xsub, height, width = transforms.make_tiles(image, augment=augment)
+    rows, columns = tiles.shape[:2]
+    assert len(ysub) == len(xsub) == rows * columns and tiles.shape[2] == 3
+    if augment:
+        assert (rows, columns) == tuple(max(2, -(-2 * max(n, 224) // 224)) for n in shape)
+        assert np.array_equal(tiles[0, 1, :, ::-1], image_part(image, ysub[1], xsub[1]))
+        tiles = transforms.unaugment_tiles(tiles)
+        tiles[0, 1::2, 0] *= -1  # what it has turned as the flow across
+        tiles[1::2, 0, 1] *= -1
+        tiles[1::2, 1::2, :2] *= -1
+        tiles[2::2, 1::2, 0] *= -1
+        tiles[1::2, 2::2, 1] *= -1
+    found = transforms.average_tiles(tiles.reshape(-1, *tiles.shape[2:]), ysub, xsub, height, width)
+    np.testing.assert_allclose(found[:, : shape[0], : shape[1]], image, atol=1e-5)
+
+
+def image_part(image: np.ndarray, rows: list[int], columns: list[int]) -> np.ndarray:
+    padded = np.pad(image, [(0, 0), (0, 224), (0, 224)])
+    return padded[:, rows[0] : rows[1], columns[0] : columns[1]]
+
+
 def test_transforms() -> None:
     image = np.random.default_rng(0).random((5, 40, 50, 2)).astype(np.float32)
     for settings in ({}, {"norm3D": False}, {"invert": True}):

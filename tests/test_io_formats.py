@@ -43,7 +43,7 @@ def test_ome_zarr_as_ome_zarr_py_writes_it(ome: Any, tmp_path: Path) -> None:
         axes_units=dict.fromkeys("zyx", "micrometer"),
     )
     image = read_image(path)
-    assert (image.axes, image.name, image.voxel_size) == ("TCZYX", "cells", (2, 0.5, 0.25))
+    assert (image.axes, image.name, image.voxel_size) == ("TCZYX", "cells.zarr", (2, 0.5, 0.25))
     assert np.array_equal(image.array, film) and image.array.dtype == np.uint8
     frames = dict(read_frames(path))
     assert list(frames) == ["_t1", "_t2"] and np.array_equal(frames["_t2"].channels_first, VOLUME + 1)
@@ -220,3 +220,17 @@ def test_formats_without_their_packages_say_what_to_do(
     outcome = run("segment", tmp_path / f"a.{ending}")
     assert outcome.code == 2 and there is builtins.__import__
     assert_one_line(outcome, f"{ending.upper()} files need the package", "cellbasin[formats]")
+
+
+def test_pages_of_different_sizes_are_images_of_their_own_and_thumbnails_are_not(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "pages.tif") as file:
+        file.write(PLANE)
+        file.write(PLANE[:30])
+        file.write(PLANE[::4, ::4], subfiletype=1)
+    shapes = [image.spatial_shape for _, image in read_frames(tmp_path / "pages.tif")]
+    assert shapes == [PLANE.shape, PLANE[:30].shape]
+    with tifffile.TiffWriter(tmp_path / "many.ome.tif", ome=True) as file:
+        file.write(PLANE, metadata={"axes": "YX"})
+        file.write(np.stack([PLANE, PLANE]), metadata={"axes": "CYX"})
+        file.write(PLANE[::4, ::4], metadata={"axes": "YX", "Name": "label image"})
+    assert [image.axes for _, image in read_frames(tmp_path / "many.ome.tif")] == ["YX", "CYX"]

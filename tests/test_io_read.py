@@ -23,7 +23,7 @@ def test_every_format_keeps_values_axes_and_voxel_size(name: str, tmp_path: Path
     assert image.array.dtype == array.dtype.newbyteorder("=") and image.array.dtype.isnative
     np.testing.assert_array_equal(image.array, array)
     assert image.voxel_size == pytest.approx(voxel_size)
-    assert image.name == path.stem
+    assert image.name == path.name
 
 
 def test_jpeg_is_read_and_palette_becomes_rgb(tmp_path: Path) -> None:
@@ -111,3 +111,26 @@ def test_colour_pictures_are_no_labels(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(png(RGB))
     with pytest.raises(ReadError, match="not colours"):
         read_labels(tmp_path / "a.png")
+
+
+def test_samples_of_a_pixel_are_colours_only_where_the_file_says_so(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for count, photometric in ((2, "minisblack"), (3, "minisblack"), (4, "minisblack"), (3, "rgb")):
+        array = rng.integers(0, 60000, (20, 30, count)).astype(np.uint16)
+        tifffile.imwrite(tmp_path / "a.tif", array, photometric=photometric, planarconfig="contig")
+        image = read_image(tmp_path / "a.tif")
+        assert image.axes == ("YXS" if photometric == "rgb" else "YXC")
+        np.testing.assert_array_equal(image.channels_first, array.transpose(2, 0, 1))
+
+
+def test_imagejs_stacks_leave_out_a_step_of_one(tmp_path: Path) -> None:
+    """ImageJ writes no spacing= where planes are 1 unit apart, and may give the unit of z."""
+    facts = {"axes": "ZYX", "unit": "um"}
+    for metadata, version, expected in (
+        (facts, b"1.53t", (1.0, 0.25, 0.25)),
+        (facts, b"1.11a", None),  # tifffile's own
+        ({**facts, "spacing": 500.0, "zunit": "nm"}, b"1.53t", (0.5, 0.25, 0.25)),
+    ):
+        data = tiff(STACK, imagej=True, metadata=metadata, resolution=(4, 4))
+        (tmp_path / "a.tif").write_bytes(data.replace(b"ImageJ=1.11a", b"ImageJ=" + version))
+        assert read_image(tmp_path / "a.tif").voxel_size == expected

@@ -23,7 +23,6 @@ from PIL import Image as Pillow
 from cellbasin.io import ReadError, read_image, read_labels
 from cellbasin.io import raw as raw_module
 
-
 TEXTS = {"id": "vlen-utf8"}  # a codec of numcodecs
 
 
@@ -121,7 +120,7 @@ def test_a_zarr_whose_chunks_are_pickles_runs_nothing(
     path.mkdir()
     (path / ".zarray").write_text(json.dumps(facts))
     (path / "0.0").write_bytes(pickle.dumps(Villain()))
-    with pytest.raises(ReadError, match="evil.zarr"):
+    with pytest.raises(ReadError, match=r"evil\.zarr"):
         read_image(path)
     assert not (tmp_path / "was-here").exists()
 

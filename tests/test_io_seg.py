@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_fill_holes, gaussian_filter, label
 
+from cellbasin.image import Image
 from cellbasin.io import (
     ReadError,
     find_pairs,
@@ -25,10 +26,12 @@ from cellbasin.io import (
     write_rois,
     write_seg,
 )
+from cellbasin.io import save as save_all
 from cellbasin.io.vector_read import fill_centres
 from cellbasin.io.vector_write import outermost_pixels
 from cellbasin.labels import relabel
 from cellbasin.outlines import trace_outlines
+from cellbasin.results import Segmentation
 
 MASKS = np.zeros((20, 30), np.int32)
 MASKS[2:8, 3:9], MASKS[10:18, 12:25] = 1, 2
@@ -296,3 +299,16 @@ def test_centres_of_single_pixels_and_lines() -> None:
         [0, 0, 0, 0, 0],
     ]
     assert pickle.dumps(outermost_pixels(np.array([[0, 1], [1, 1], [1, 0], [0, 0]])).tolist())
+
+
+def test_a_saved_segmentation_names_the_file_and_channels_that_cellposes_window_needs(tmp_path: Path) -> None:
+    for channels, expected in ((None, [0, 0]), ((1, 0), [2, 1]), ((0,), [1, 0])):
+        image = (
+            Image(np.zeros((2, 9, 9), np.uint8), "CYX", name="cells.tif") if channels else np.zeros((9, 9), np.uint8)
+        )
+        table = {"label": np.zeros(0, int)}
+        made = {"options": {"channels": channels}}
+        nothing = np.zeros((9, 9), np.int32), np.zeros((2, 9, 9)), np.zeros((9, 9))
+        save_all(Segmentation(*nothing, np.zeros(3), 30.0, table, made), image, tmp_path / "cells", "seg")
+        seg = read_seg(tmp_path / "cells_seg.npy")
+        assert seg.filename == ("cells.tif" if channels else "cells") and list(seg.channels) == expected

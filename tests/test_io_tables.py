@@ -86,3 +86,22 @@ def test_parquet_without_pyarrow_says_what_to_do(tmp_path: Path, monkeypatch: py
     with pytest.raises(WriteError, match=r"pyarrow, which is not installed; install it with .*cellbasin\[formats\]"):
         write_parquet(tmp_path / "a.parquet", {"label": np.array([1])})
     assert not list(tmp_path.iterdir())
+
+
+def test_scores_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    table = {"label": np.array([1, 2]), "confidence": np.array([0.5, np.nan])}
+    write_coco(tmp_path / "a.json", np.array([[1, 2]]), "a.tif", table)
+    first, second = json.loads((tmp_path / "a.json").read_text())["annotations"]
+    assert first["score"] == 0.5 and "score" not in second
+
+
+def test_volumes_are_measured_in_micrometres(tmp_path: Path) -> None:
+    voxels = np.zeros((6, 12, 12), np.uint16)
+    labels = voxels.astype(np.int32)
+    labels[1:5, 2:8, 2:8] = 1
+    table = object_table(labels, labels * 1.0, np.zeros(1))
+    result = Segmentation(labels, np.zeros((3, *labels.shape)), labels * 1.0, np.zeros(3), 6.0, table, {})
+    save(result, Image(voxels, "ZYX", (2.0, 0.5, 0.5)), tmp_path / "a", "table")
+    (row,) = csv.DictReader((tmp_path / "a_objects.csv").open())
+    assert float(row["volume_um3"]) == 4 * 6 * 6 * 2 * 0.25
+    assert float(row["equivalent_diameter_um"]) == pytest.approx(np.cbrt(6 / np.pi * 72))

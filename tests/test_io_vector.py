@@ -13,6 +13,8 @@ from io_helpers import SHAPE, drawn, result
 from skimage.draw import polygon2mask
 
 from cellbasin.io import (
+    ReadError,
+    read_rois,
     write_geojson,
     write_outlines_text,
     write_rois,
@@ -103,3 +105,12 @@ def test_geojson_carries_measurements(tmp_path: Path, result: Segmentation) -> N
     assert second["properties"]["measurements"]["touches_border"] == 0
     with pytest.raises(ValueError, match="not in the table"):
         write_geojson(tmp_path / "b.geojson", result.labels, {"label": np.array([1, 2])})
+
+
+def test_outlines_over_and_over_the_whole_image_are_refused(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "rois.zip", "w") as archive:
+        corners = np.array([[0, 0], [2000, 0], [2000, 2000], [0, 2000]])
+        for number in range(150):
+            archive.writestr(f"{number}.roi", roifile.ImagejRoi.frompoints(corners).tobytes())
+    with pytest.raises(ReadError, match="times"):
+        read_rois(tmp_path / "rois.zip", (2000, 2000))

@@ -154,3 +154,10 @@ def test_unknown_outputs_are_refused() -> None:
     with pytest.raises(ValueError, match="nothing"):
         check_outputs([])
     assert check_outputs("labels") == ("labels",)
+
+
+def test_voxel_size_is_kept_where_there_are_too_many_objects_for_imagej(tmp_path: Path) -> None:
+    labels = np.zeros((3, 20, 30), np.int32)
+    labels[1, 4, 5] = 70_000
+    write_labels(tmp_path / "a.tif", labels, (2.5, 0.5, 0.25))
+    assert read_image(tmp_path / "a.tif").voxel_size == pytest.approx((2.5, 0.5, 0.25))

@@ -55,3 +55,8 @@ def test_files(volume, tmp_path):
 def test_labels_of_another_size_are_refused(volume):
     with pytest.raises(ValueError, match="of its size"):
         montage(volume[0], volume[1][1:])
+
+
+def test_tall_volumes_give_no_endless_picture():
+    image = Image(np.zeros((300, 24, 24), np.uint8), "ZYX")
+    assert max(montage(image, np.zeros((300, 24, 24), np.int32), 5.0).shape) < 4000

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cellbasin.generator import generate_volume
-from cellbasin.labels import relabel, remove_small
+from cellbasin.labels import keep_largest_piece, relabel, remove_small
 from cellbasin.metrics import average_precision
 from cellbasin.stitch import stitch_planes
 
@@ -33,6 +33,17 @@ def test_what_is_there_already_is_not_overdrawn():
     found = stitch_planes([disk((15, 12), 8), other, disk((15, 12), 8)])
     assert (found[1][other > 0] == found[1, 15, 24]).all()
     assert found[1, 15, 24] != found[0, 15, 12] == found[1, 15, 8] == found[2, 15, 12]
+
+
+def test_an_object_is_bridged_only_where_there_is_room():
+    """Two cells that the network joins in one plane stay whole above it, as two."""
+    two = disk((15, 10), 5) + 2 * disk((15, 21), 5)
+    joint = (disk((15, 10), 6) + disk((15, 21), 6) > 0).astype(np.int32)
+    joint[13:18, 10:21] = 1
+    found = stitch_planes([two, two, joint, two, two])
+    whole = keep_largest_piece(found)
+    assert np.array_equal(found, whole)  # no label has two pieces
+    assert all(len(np.unique(plane[plane > 0])) == 2 for plane in (*whole[:2], *whole[3:]))
 
 
 def test_unrelated_objects_never_share_a_label():

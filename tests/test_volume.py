@@ -19,7 +19,7 @@ from cellbasin.metrics import average_precision
 from cellbasin.model import Cancelled
 from cellbasin.options import Options
 from cellbasin.scratch import on_disk
-from cellbasin.slices import cube_shape, predict_volume
+from cellbasin.slices import GROUP_BYTES, PIXEL_BYTES, cube_shape, group_size, predict_volume
 from cellbasin.volume import _part_of_most_contrast
 
 
@@ -158,7 +158,7 @@ def test_nuclei_are_found_whatever_the_distance_of_planes(model, anisotropy, pla
     sample = generate_volume((planes, 72, 72), diameter=20, anisotropy=anisotropy, density=0.15, seed=4)
     options = Options(diameter=20, anisotropy=anisotropy)
     found = model.segment(sample.image, axes="CZYX", options=options)
-    assert average_precision(sample.labels, found.labels, (0.5,))[0] > 0.5
+    assert average_precision(sample.labels, found.labels, (0.5,))[0] > 0.9
     assert found.labels.shape == found.probability.shape == found.flow.shape[1:] == sample.labels.shape
     assert found.labels.dtype == np.int32 and found.flow.dtype == found.probability.dtype == np.float32
     assert np.array_equal(relabel(found.labels), found.labels) and np.array_equal(
@@ -179,8 +179,10 @@ def test_cells_with_nuclei_are_found_by_two_channels(model):
     sample = generate_volume((32, 80, 80), diameter=26, density=0.15, seed=2, what="cells")
     before = sample.image.copy()
     found = model.segment(sample.image, axes="CZYX", channels=(0, 1), diameter=26)
-    assert average_precision(sample.labels, found.labels, (0.5,))[0] > 0.5
+    assert average_precision(sample.labels, found.labels, (0.5,))[0] > 0.8
     assert np.array_equal(before, sample.image)
+    alone = model.segment(sample.image, axes="CZYX", channels=(0,), diameter=26)
+    assert np.abs(found.probability - alone.probability).max() > 0.1  # the nuclei are looked at
     assert found.objects["touches_border"].any()  # objects that the volume's faces cut are kept
 
 
@@ -288,9 +290,46 @@ def test_arrays_on_disk_change_nothing(model, mode, monkeypatch, tmp_path):
     volume = generate_volume((20, 48, 48), diameter=16, anisotropy=1.5, seed=3).image[0]
     options = Options(diameter=16, anisotropy=1.5, volume_mode=mode)
     in_memory = model.segment(volume, "ZYX", options=options)
+    taken = []
+    monkeypatch.setattr("cellbasin.scratch.on_disk", lambda shape: taken.append(shape) or on_disk(shape))
     kept = model.segment(volume, "ZYX", options=replace(options, memory=0.0))
+    assert (3, 30 if mode == "flows" else 20, 48, 48) in taken
     assert np.array_equal(kept.labels, in_memory.labels) and np.array_equal(kept.flow, in_memory.flow)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_cancel_is_heeded_while_labels_are_made(model):
+    volume = generate_volume((20, 48, 48), diameter=16, seed=3).image[0]
+    told = []
+
+    def progress(stage, part):
+        told.append((stage, part))
+        return not (stage == "labels" and part > 0.45)
+
+    with pytest.raises(Cancelled):
+        model.segment(volume, "ZYX", diameter=16, progress=progress)
+    parts = [part for stage, part in told if stage == "labels"]
+    assert parts == sorted(parts) and 0.45 < parts[-1] < 0.9
+
+
+def test_perfect_objects_have_no_error_in_the_directions_that_were_used():
+    labels = generate_volume((24, 60, 60), diameter=18, seed=5).labels
+    for weights in ((1, 1, 1), (1, 0, 0), (1, 0.5, 0)):
+        own = composed_flows(labels, weights=weights)
+        options = Options(min_size=1, min_volume=0, surface_level=0)
+        found = segment_composed(own, (labels > 0).astype(np.float32), 1.0, options, weights=weights)
+        assert found.flow_errors.size and np.median(found.flow_errors) < 0.02
+    assert not composed_flows(labels, weights=(1, 0, 0))[0].any()
+
+
+def test_planes_absurdly_far_apart_are_refused(model):
+    with pytest.raises(ValueError, match=r"1000 pixels apart.*--anisotropy"):
+        model.segment(Image(np.zeros((4, 40, 40), np.uint8), "ZYX", (250.0, 0.25, 0.25)))
+
+
+def test_groups_of_slices_take_no_more_memory_than_is_counted():
+    assert group_size((100, 100)) == 16 and group_size((960, 960)) * 960**2 * PIXEL_BYTES <= GROUP_BYTES
+    assert group_size((10_000, 10_000)) == 1
 
 
 def test_a_volume_that_fits_nowhere_is_refused_at_once(model, monkeypatch):

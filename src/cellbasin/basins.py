@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -24,11 +26,13 @@ def find_basins(
     steps: int,
     smallest: int,
     allocate: Allocate = in_memory,
+    tell: Callable[[float], None] | None = None,
 ) -> NDArray[np.int32]:
     """Label every pixel inside with the basin that it ends in (0: in none).
 
     flow (D, *spatial) and probability (*spatial) are contiguous. Basins of fewer than `smallest` pixels need not be
-    found. allocate: makes an array of 4 (in 2D 3) numbers for every pixel.
+    found. allocate: makes an array of 4 (in 2D 3) numbers for every pixel. tell: called with the part of the ways
+    that is done.
     Raises ValueError where a value is not finite.
     """
     dims, shape = probability.ndim, probability.shape
@@ -46,7 +50,7 @@ def find_basins(
 
     if not all(parallel_map(collect, chunks)):
         raise ValueError("flow or probability holds values that are not finite (NaN or infinity)")
-    parallel_map(lambda chunk: _advance(field, shape3, step, steps, *chunk, ends), chunks)
+    parallel_map(lambda chunk: _advance(field, shape3, step, steps, *chunk, ends), chunks, tell)
     _resolve(ends)
     basins = _agglomerate(ends, shape3, max(1, min(smallest, _DENSE)))
     parallel_map(lambda chunk: _assign(ends[chunk[0] * shape3[2] : chunk[1] * shape3[2]], basins), chunks)

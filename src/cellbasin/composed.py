@@ -7,6 +7,8 @@ averaged in the same way.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import numba
 import numpy as np
 from numpy.typing import NDArray
@@ -28,10 +30,27 @@ _LENIENCE = 2.0  # times the threshold for images
 _BORDER = 0.75  # times the leniency at the border of images
 
 
-def composed_flows(labels: NDArray[np.int32], allocate: Allocate = in_memory) -> NDArray[np.float32]:
+Tell = Callable[[float], None]
+
+
+def nobody(part: float) -> None:
+    """Is told how far the work is, and does not care."""
+
+
+def _between(tell: Tell, first: float, last: float) -> Tell:
+    return lambda part: tell(first + part * (last - first))
+
+
+def composed_flows(
+    labels: NDArray[np.int32],
+    allocate: Allocate = in_memory,
+    weights: Sequence[float] = (1, 1, 1),
+    tell: Tell = nobody,
+) -> NDArray[np.float32]:
     """Average the 2D flows of the slices of labelled objects, as `slices.py` averages the network's.
 
-    labels: int32 (Z, Y, X). Returns float32 (3, Z, Y, X), components z, y, x; at most as long as √1.5.
+    labels: int32 (Z, Y, X). weights: of slices across z, y and x. tell: called with the part that is done. Returns
+    float32 (3, Z, Y, X), components z, y, x; at most as long as √1.5.
 
     >>> ball = np.zeros((3, 3, 3), np.int32)
     >>> ball[1, 1, :] = 1
@@ -39,18 +58,24 @@ def composed_flows(labels: NDArray[np.int32], allocate: Allocate = in_memory) ->
     array([ 1.,  0., -1.], dtype=float32)
     """
     flow = allocate((3, *labels.shape))
-    for axis in range(3):
+    for axis in (axis for axis in range(3) if weights[axis]):
         first, second = (other for other in range(3) if other != axis)
+        shares = [weights[axis] / (sum(weights) - weights[component]) for component in (first, second)]
         across = np.moveaxis(labels, axis, 0)
         targets = np.moveaxis(flow[first], axis, 0), np.moveaxis(flow[second], axis, 0)
 
-        def add(n: int, across: NDArray = across, targets: tuple[NDArray, NDArray] = targets) -> None:
+        def add(
+            n: int,
+            across: NDArray = across,
+            targets: tuple[NDArray, NDArray] = targets,
+            shares: list[float] = shares,
+        ) -> None:
             if across[n].any():
                 own = labels_to_flows(np.ascontiguousarray(across[n]))
-                targets[0][n] += 0.5 * own[0]
-                targets[1][n] += 0.5 * own[1]
+                targets[0][n] += np.float32(shares[0]) * own[0]
+                targets[1][n] += np.float32(shares[1]) * own[1]
 
-        parallel_map(add, range(len(across)))
+        parallel_map(add, range(len(across)), _between(tell, axis / 3, (axis + 1) / 3))
     return flow
 
 
@@ -73,20 +98,25 @@ def segment_composed(
     options: Options,
     border_leniency: float = BORDER_LENIENCY,
     allocate: Allocate = in_memory,
+    weights: Sequence[float] = (1, 1, 1),
+    tell: Tell = nobody,
 ) -> FlowSegmentation:
     """Find the objects that averaged flows (3, Z, Y, X) of cubes lead to.
 
     As `dynamics.segment_flows`, and: objects end where the probability has fallen to `options.surface_level` of what it
     is inside them; those of less than `options.min_volume` of the median volume are dropped; flows are judged by
     `composed_flows` and may differ by twice `options.largest_flow_error()`, at the border by
-    three quarters of `border_leniency` times that. step: length of a step in voxels; allocate: makes large arrays.
+    three quarters of `border_leniency` times that. step: length of a step in voxels; allocate: makes large arrays;
+    weights: of the directions that the flows were averaged over; tell: called with the part that is done.
     """
-    smallest = max(1, options.min_size)
-    labels = find_basins(flow, probability, options.probability_threshold, step, _STEPS, smallest, allocate)
+    smallest, threshold = max(1, options.min_size), options.probability_threshold
+    labels = find_basins(flow, probability, threshold, step, _STEPS, smallest, allocate, _between(tell, 0, 0.4))
     labels = keep_largest_piece(labels)
+    tell(0.5)
     labels = keep_largest_piece(trim_surfaces(select(labels, areas(labels) >= smallest), probability, options))
     labels = fill_small_holes(select(labels, not_small(labels, options)), smallest)
-    found = FlowSegmentation(labels, flow_errors(labels, flow, composed_flows(labels, allocate)))
+    own = composed_flows(labels, allocate, weights, _between(tell, 0.6, 0.9))
+    found = FlowSegmentation(labels, flow_errors(labels, flow, own))
     return judge(found, _LENIENCE * options.largest_flow_error(), max(1.0, _BORDER * border_leniency))
 
 

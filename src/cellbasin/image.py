@@ -28,7 +28,7 @@ class Image:
     axes : one letter per axis of the array, in any order: Y and X always; Z planes, C channels or S colour samples
         (RGB, RGBA, or gray with alpha: the alpha sample is not looked at), T time points.
     voxel_size : µm along the spatial axes, (y, x) or (z, y, x), or None when unknown.
-    name : for messages and results, typically the file's stem.
+    name : for messages and results, typically the file's name.
 
     Raises
     ------
@@ -164,11 +164,12 @@ def readings(shape: tuple[int, ...]) -> list[str]:
     candidates = {
         2: ["YX"],
         3: ["YXC", "CYX", "ZYX", "TYX"],
-        4: ["ZYXC", "CZYX", "ZCYX", "TCYX", "TZYX"],
+        4: ["ZYXC", "ZYXS", "TYXS", "CZYX", "ZCYX", "TCYX", "TZYX"],
         5: ["TZYXC", "TCZYX", "TZCYX", "CTZYX"],
     }[len(shape)]
     channels_last = len(shape) > 2 and shape[-1] <= 4 < shape[-2]
-    return [axes for axes in candidates if (axes[-1] == "C") == channels_last]
+    fitting = [axes for axes in candidates if (axes[-1] in "CS") == channels_last]
+    return [axes for axes in fitting if axes[-1] != "S" or shape[-1] in (3, 4)]
 
 
 def described_reading(shape: tuple[int, ...], axes: str) -> str:
@@ -177,7 +178,7 @@ def described_reading(shape: tuple[int, ...], axes: str) -> str:
     >>> described_reading((3, 64, 80), "ZYX")
     'ZYX (3 planes)'
     """
-    words = {"C": "channels", "Z": "planes", "T": "time points"}
+    words = {"C": "channels", "S": "colours", "Z": "planes", "T": "time points"}
     counts = ", ".join(f"{n} {words[a]}" for n, a in zip(shape, axes, strict=True) if a in words)
     return f"{axes} ({counts})" if counts else axes
 

@@ -24,8 +24,12 @@ def thread_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def parallel_map(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+def parallel_map(
+    function: Callable[[T], R], items: Iterable[T], tell: Callable[[float], None] | None = None
+) -> list[R]:
     """Apply a function to every item on the package's threads and return the results in the order of the items.
+
+    tell: called here with the part 0..1 that is done; where it raises, what has not begun is not done.
 
     Useful only for functions that release the interpreter lock (numba `nogil` kernels, numpy on large arrays).
     Called from inside one of its own threads it runs serially, so nested calls cannot deadlock.
@@ -35,8 +39,18 @@ def parallel_map(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """
     work = list(items)
     if len(work) < 2 or thread_count() == 1 or getattr(_inside, "worker", False):
-        return [function(item) for item in work]
-    return list(_shared_pool().map(function, work))
+        return _told(map(function, work), len(work), tell)
+    return _told(_shared_pool().map(function, work), len(work), tell)
+
+
+def _told(results: Iterable[R], count: int, tell: Callable[[float], None] | None) -> list[R]:
+    if tell is None:
+        return list(results)
+    found = []
+    for result in results:
+        found.append(result)
+        tell(len(found) / count)
+    return found
 
 
 def _shared_pool() -> ThreadPoolExecutor:

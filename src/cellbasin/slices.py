@@ -21,6 +21,11 @@ from cellbasin.scratch import Allocate, in_memory
 
 _LONGEST_TILE = 320  # pixels; a slice that is not longer is one tile
 _GROUP = 16  # slices at a time: whole cache lines where they are columns of the volume
+GROUP_BYTES = 1 << 26
+"""Slices are looked at together up to this."""
+
+PIXEL_BYTES = 36
+"""Of a resized slice and its maps while they are made."""
 _THIN = 10.0  # pixels of the network: a third of an object; of a thinner volume only XY slices show anything
 
 
@@ -56,7 +61,7 @@ def predict_volume(
         np.zeros(predictor.card.architecture.channels[-1], np.float32),
     )
     scale = predictor.card.diameter / diameter
-    weights = _weights(options, cubes[0] * scale)
+    weights = weights_in_use(options, cubes[0] * scale)
     counts = [_slice_count(pixels.shape[1 + k], cubes[k], scale) if weights[k] else 0 for k in range(3)]
     done, everything = 0, sum(counts)
 
@@ -66,7 +71,7 @@ def predict_volume(
     for axis in (k for k in range(3) if counts[k]):
         plane = (cubes[1 if axis == 0 else 0], cubes[1 if axis == 2 else 2])
         tiling = predictor.tiling(plane, diameter, options, _LONGEST_TILE)
-        for first, images in _slices(pixels, axis, counts[axis]):
+        for first, images in _slices(pixels, axis, counts[axis], group_size(tiling.shape)):
             tell_group = partial(tell_part, slices=len(images))
             scaled = predictor.conventions.resize(images, tiling.shape)
             maps, style = predictor.run_stack(scaled, tiling, options.batch, tell_group)
@@ -79,8 +84,12 @@ def predict_volume(
     return replace(total, style=unit_length(total.style))
 
 
-def _weights(options: Options, depth: float) -> np.ndarray:
-    """Weights (3,) of slices across z, y and x; `depth` of the volume in pixels of the network."""
+def weights_in_use(options: Options, depth: float) -> np.ndarray:
+    """Weights (3,) of slices across z, y and x; `depth` of the volume in pixels of the network.
+
+    >>> weights_in_use(Options(), 5.0), weights_in_use(Options(), 50.0)
+    (array([1., 0., 0.]), array([1., 1., 1.]))
+    """
     if depth < _THIN:
         return np.array([1.0, 0.0, 0.0])
     xy, xz, yz = options.direction_weights
@@ -92,12 +101,21 @@ def _slice_count(stored: int, cubes: int, scale: float) -> int:
     return min(stored, max(1, round(cubes * scale)))
 
 
-def _slices(pixels: np.ndarray, axis: int, count: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Groups of slices (N, 2, ...) across an axis, each with the number of its first."""
+def group_size(shape: Sequence[int]) -> int:
+    """Slices, each resized to a shape (Y, X), that are looked at together: 16, or as many as fit.
+
+    >>> group_size((512, 512)), group_size((4096, 4096))
+    (7, 1)
+    """
+    return max(1, min(_GROUP, int(GROUP_BYTES / (PIXEL_BYTES * shape[0] * shape[1]))))
+
+
+def _slices(pixels: np.ndarray, axis: int, count: int, size: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Groups of so many slices (N, 2, ...) across an axis, each with the number of its first."""
     start, weight = linear_taps(pixels.shape[1 + axis], count)
-    for first in range(0, count, _GROUP):
+    for first in range(0, count, size):
         group = []
-        for n in range(first, min(first + _GROUP, count)):
+        for n in range(first, min(first + size, count)):
             rows = [pixels.take(int(start[n]) + tap, 1 + axis) * w for tap, w in enumerate(weight[:, n]) if w]
             group.append(sum(rows[1:], rows[0]))
         yield first, np.stack(group)

@@ -1,8 +1,8 @@
 """Objects found in every plane alone, linked through z.
 
 Objects of neighbouring planes are matched one to one by their IoU: the most matches, and of these the highest sum. What
-is found in two planes but not in the one between is matched over it and interpolated there. An object ends where it
-has no match, so that two that merely lie above each other at a distance stay two.
+is found in two planes but not in the one between is matched over it and interpolated there, where it has room. An
+object ends where it has no match, so that two that merely lie above each other at a distance stay two.
 """
 
 from __future__ import annotations
@@ -39,7 +39,8 @@ def stitch_planes(planes: Sequence[NDArray[np.int32]], threshold: float = 0.25) 
         if z > 1 and waiting.size:
             before = np.where(np.isin(volume[z - 2], waiting), volume[z - 2], 0)
             for old, new in _link(before, rest, ids, threshold):
-                _bridge(before == old, plane == new, volume[z - 1], int(old))
+                if not _bridge(before == old, plane == new, volume[z - 1], int(old)):
+                    ids[new], rest[plane == new] = 0, new
         fresh = np.unique(rest[rest > 0])
         ids[fresh] = count + 1 + np.arange(len(fresh))
         count += len(fresh)
@@ -70,12 +71,20 @@ def _link(
     return pairs
 
 
-def _bridge(below: NDArray[np.bool_], above: NDArray[np.bool_], between: NDArray[np.int32], label: int) -> None:
-    """Draw an object into the background of the plane between two, half-way between its outlines in them."""
+def _bridge(below: NDArray[np.bool_], above: NDArray[np.bool_], between: NDArray[np.int32], label: int) -> bool:
+    """Draw an object into the background of the plane between two, half-way between its outlines in them.
+
+    Returns False, and draws nothing, where other objects leave no room for a piece that touches both.
+    """
     (y0, y1), (x0, x1) = boxes((below | above).astype(np.uint8))[0]
     window = slice(max(y0 - 1, 0), y1 + 1), slice(max(x0 - 1, 0), x1 + 1)
     inside = _signed_distance(below[window]) + _signed_distance(above[window]) > 0
-    between[window][inside & (between[window] == 0)] = label
+    drawn = inside & (between[window] == 0)
+    pieces, _ = ndimage.label([below[window], drawn, above[window]], np.ones((3, 3, 3)))
+    joined = bool(np.intersect1d(pieces[0][below[window]], pieces[2][above[window]]).size)
+    if joined:
+        between[window][drawn] = label
+    return joined
 
 
 def _signed_distance(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -17,7 +17,7 @@ from cellbasin.plane import PlaneRun
 from cellbasin.prediction import Maps, Predictor, Progress, part_of, tell, unit_length
 from cellbasin.resize import nearest_taps, resize
 from cellbasin.scratch import Allocate, allocator
-from cellbasin.slices import cube_shape, predict_volume
+from cellbasin.slices import PIXEL_BYTES, cube_shape, group_size, predict_volume, weights_in_use
 from cellbasin.stitch import stitch_planes
 
 _LOOKS = 5  # planes in which objects are measured
@@ -28,6 +28,7 @@ _SECTION = 0.938  # diameter of the section that half of a sphere's volume lies 
 # Bytes at most at once, and of these what can be kept on disk.
 _PER_CUBE = (56, 44)  # flows: maps 16; then their interleaved copy 16 and ends of ways 20, or composed flows 12
 _PER_VOXEL = (28, 16)  # stitch: maps 16; labels of planes, of the volume, of its pieces 12
+_PER_PLANE_VOXEL = 28  # flows, where voxels are no cubes: maps 16 and labels of the stored planes, of pieces 12
 
 
 def anisotropy_of(image: Image, options: Options) -> tuple[float, str]:
@@ -48,7 +49,13 @@ def anisotropy_of(image: Image, options: Options) -> tuple[float, str]:
         return options.anisotropy, "given"
     if image.voxel_size is not None:
         z, y, x = image.voxel_size
-        return float(np.clip(round(z / np.sqrt(y * x), 6), 0.01, 100)), "voxel size"
+        found = round(z / np.sqrt(y * x), 6)
+        if not 0.01 <= found <= 100:
+            raise ValueError(
+                f"found voxels of {z:g} x {y:g} x {x:g} µm (z, y, x), planes {found:g} pixels apart; expected 0.01 to "
+                "100: give the right one with --anisotropy"
+            )
+        return float(found), "voxel size"
     return 1.0, "assumed"
 
 
@@ -86,6 +93,10 @@ class VolumeRun:
         part = self.pixels[_part_of_most_contrast(self.pixels, estimate, self.anisotropy)]
         options = replace(self.options, diameter=estimate, volume_mode="flows")
         trial = VolumeRun(self.model, part, self.anisotropy, options, self._tell_diameter)
+        try:
+            trial._allocator()
+        except ValueError:  # no room for more than the planes
+            return self._with_given_diameter(estimate)
         found = trial.segment()
         measured = _measured(found.labels, self.anisotropy)
         if measured is None or not size.plausible(estimate, measured):
@@ -94,6 +105,7 @@ class VolumeRun:
         if whole and abs(np.log(measured / estimate)) < _NEAR:
             self.diameter, self.maps = estimate, trial.maps
             return found
+        del trial, found  # their maps are as large as those to come
         return self._with_given_diameter(measured)
 
     def _tell_diameter(self, stage: str, part: float) -> bool:
@@ -107,7 +119,10 @@ class VolumeRun:
         sigma = self.diameter / self.model.card.diameter if options.smoothing is None else options.smoothing
         smooth_maps(maps.flow, maps.probability, sigma)
         step, leniency = self.model.step_length(self.diameter), self.model.conventions.border_leniency
-        found = segment_composed(maps.flow, maps.probability, step, options, leniency, allocate)
+        depth = maps.probability.shape[0] * self.model.card.diameter / self.diameter
+        weights = weights_in_use(options, depth).tolist()
+        tell_part = part_of(self.progress, "labels")
+        found = segment_composed(maps.flow, maps.probability, step, options, leniency, allocate, weights, tell_part)
         if maps.probability.shape == shape:
             self.maps = maps
             return found
@@ -116,9 +131,21 @@ class VolumeRun:
 
     def _allocator(self) -> Allocate:
         flows, shape = self.options.volume_mode == "flows", self.pixels.shape[1:]
-        items = int(np.prod(cube_shape(shape, self.anisotropy) if flows else shape))
-        needed, on_disk_then = (items * each for each in (_PER_CUBE if flows else _PER_VOXEL))
+        voxels, cubes = int(np.prod(shape)), cube_shape(shape, self.anisotropy)
+        if not flows:
+            needed, on_disk_then = (voxels * each for each in _PER_VOXEL)
+        else:
+            needed, on_disk_then = (int(np.prod(cubes)) * each for each in _PER_CUBE)
+            needed += _PER_PLANE_VOXEL * voxels * (cubes != shape) + self._group_bytes(cubes)
         return allocator(needed + self.pixels.nbytes, on_disk_then, self.options.memory)
+
+    def _group_bytes(self, cubes: tuple[int, int, int]) -> int:
+        """Of the largest group of slices, resized, with its maps as they were and as large as the volume's planes."""
+        diameter = self.diameter or self.options.diameter or self.model.card.diameter
+        scale = self.model.card.diameter / diameter
+        height, width = sorted(cubes)[1:]
+        size = group_size((round(height * scale), round(width * scale)))
+        return round(size * height * width * (PIXEL_BYTES * scale**2 + 12))
 
     def _by_stitching(self, allocate: Allocate) -> FlowSegmentation:
         """Every plane like an image, its objects linked through z; the flow has no z component."""

@@ -26,6 +26,7 @@ Networks of Cellpose are used where their files are there (see docs/cellpose.md)
 without a file mean cellbasin's own model. Exit codes: 0 done, 1 partly done, 2 nothing done."""
 
 _NO_EFFECT = {
+    "Zstack": "there is no window to open it in",
     "check_mkl": "the engine is chosen by what the processor can do",
     "gpu_device": "the first graphics processor is used",
     "no_interp": "flows are always interpolated",

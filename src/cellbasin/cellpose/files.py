@@ -25,6 +25,9 @@ from cellbasin.io import (
 from cellbasin.network_outputs import FLOW_SCALE
 from cellbasin.results import Segmentation
 
+FLAT_FILES = ("save_txt", "save_outlines", "save_flows", "save_mpl", "save_rois")
+"""Flags of files that are written of images only, not of volumes."""
+
 _RED = (255, 0, 0)
 
 

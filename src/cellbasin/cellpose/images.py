@@ -10,8 +10,9 @@ import numpy as np
 from cellbasin.image import AmbiguousAxesError, Image
 from cellbasin.io import LABEL_SUFFIXES, ReadError, natural_key, read_image
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy")
-_RESULTS = ("_cp_output", "_flows", "_flows_0", "_flows_1", "_flows_2", "_cellprob", "_masks")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".npy", ".nd2", ".czi", ".lif")
+_RESULTS = ("_cp_output", "_flows", "_flows_0", "_flows_1", "_flows_2", "_cellprob", "_masks", "_seg")
+_ARRAYS = ("_size", "_predicted_diams", "_train_losses", "_test_losses")  # of training, ending in .npy
 
 
 def list_images(folder: str, img_filter: str, mask_filter: str, *, one_level_down: bool) -> list[Path]:
@@ -31,7 +32,8 @@ def list_images(folder: str, img_filter: str, mask_filter: str, *, one_level_dow
         if path.suffix.lower() in SUFFIXES
         and not path.name.startswith(".")
         and path.stem.endswith(img_filter)
-        and not path.stem.endswith((*results, "_seg"))
+        and not path.stem.endswith(results)
+        and not (path.suffix.lower() == ".npy" and path.stem.endswith(_ARRAYS))
         and path.is_file()
     ]
     if not images:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from cellbasin.cellpose.arguments import judged_by, probability_threshold
-from cellbasin.cellpose.files import places, write_results
+from cellbasin.cellpose.files import FLAT_FILES, places, write_results
 from cellbasin.cellpose.images import chosen, list_images, read
 from cellbasin.cellpose.networks import find_network
 from cellbasin.cli.console import DONE, NOTHING, PARTLY, USER_ERRORS, CommandError, debugging, told
@@ -48,7 +48,7 @@ def segment_all(given: Namespace, log: Say, warn: Say) -> int:
     failed = 0
     for number, path in enumerate(images, 1):
         try:
-            _segment_file(model, path, options, given, log, f"{number}/{len(images)}")
+            _segment_file(model, path, options, given, log, warn, f"{number}/{len(images)}")
         except USER_ERRORS as error:
             if debugging():
                 raise
@@ -115,7 +115,9 @@ def _check_names(images: list[Path], given: Namespace) -> None:
             )
 
 
-def _segment_file(model: Model, path: Path, options: Options, given: Namespace, log: Say, place: str) -> None:
+def _segment_file(
+    model: Model, path: Path, options: Options, given: Namespace, log: Say, warn: Say, place: str
+) -> None:
     image = read(path, given.channel_axis, given.z_axis, volume=given.do_3D or given.stitch_threshold > 0)
     if "Z" in image.axes and not (given.do_3D or given.stitch_threshold > 0):
         raise ReadError(
@@ -128,5 +130,7 @@ def _segment_file(model: Model, path: Path, options: Options, given: Namespace, 
     if given.exclude_on_edges:
         result = result.only(~touches_border(result.labels))  # first and last planes are no edges
     write_results(result, image, places(path, given), given)
+    if result.labels.ndim == 3 and (asked := [name for name in FLAT_FILES if getattr(given, name)]):
+        warn(f"{path}: a volume, of which no files are written for --{', --'.join(asked)}")
     seconds = result.provenance["seconds"]
     log(f"{place} {path.name}: {len(result)} masks, diameter {result.diameter:.2f}, {seconds:.2f} s")

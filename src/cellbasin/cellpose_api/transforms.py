@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from cellbasin.cellpose_api.arrays import arranged, picked
 from cellbasin.resize import resize_labels, sample
+from cellbasin.tiling import Blender, Tiling, cut, unflip_maps
 
 
 def normalize99(
@@ -153,3 +155,44 @@ def _turned(
             for plane, order in zip(planes, orders, strict=True)
         ]
     )
+
+
+def make_tiles(
+    imgi: np.ndarray, bsize: int = 224, augment: bool = False, tile_overlap: float = 0.1
+) -> tuple[np.ndarray, list[list[int]], list[list[int]], int, int]:
+    """Tiles (rows, columns, C, height, width) of an image (C, Y, X), their first and last pixels, and its size.
+
+    augment: they overlap by half and are flipped in turn; an image smaller than a tile gets zeros.
+    """
+    imgi = np.asarray(imgi, np.float32)
+    if augment:
+        imgi = np.pad(imgi, [(0, 0), *((0, max(0, bsize - length)) for length in imgi.shape[1:])])
+    shape = (imgi.shape[1], imgi.shape[2])
+    tile = (min(bsize, shape[0]), min(bsize, shape[1]))
+    part = 2.0 if augment else 1 + 2 * min(0.5, max(0.05, tile_overlap))
+    counts = [max(1 + augment, math.ceil(part * n / bsize)) if n > bsize or augment else 1 for n in shape]
+    starts = [
+        tuple(np.linspace(0, n - side, count).astype(int).tolist())
+        for n, side, count in zip(shape, tile, counts, strict=True)
+    ]
+    tiling = Tiling(shape, tile, starts[0], starts[1], alternating=augment)
+    origins = [tiling.origin(n) for n in range(len(tiling))]
+    tiles = cut(imgi, tiling, range(len(tiling))).reshape(*counts, len(imgi), *tile)
+    return tiles, [[y, y + tile[0]] for y, _ in origins], [[x, x + tile[1]] for _, x in origins], *shape
+
+
+def unaugment_tiles(y: np.ndarray) -> np.ndarray:
+    """Flip maps (rows, columns, K, height, width) of flipped tiles back, and the flows in them; a new array."""
+    y = np.asarray(y)
+    flips = [(column % 2 == 1, row % 2 == 1) for row in range(y.shape[0]) for column in range(y.shape[1])]
+    return unflip_maps(y.reshape(-1, *y.shape[2:]).copy(), flips).reshape(y.shape)
+
+
+def average_tiles(y: np.ndarray, ysub: Any, xsub: Any, Ly: int, Lx: int) -> np.ndarray:
+    """Maps (K, Ly, Lx) of those of tiles (N, K, height, width), weighted by a taper; ysub, xsub: of `make_tiles`."""
+    rows, columns = (tuple(dict.fromkeys(int(span[0]) for span in spans)) for spans in (ysub, xsub))
+    if len(rows) * len(columns) < len(y):  # small images: tiles at the same place
+        rows, columns = rows * 2 if len(rows) == 1 else rows, columns * 2 if len(columns) == 1 else columns
+    blender = Blender(Tiling((Ly, Lx), (y.shape[-2], y.shape[-1]), rows, columns), maps=y.shape[1])
+    blender.add(np.asarray(y), range(len(y)))
+    return blender.result()

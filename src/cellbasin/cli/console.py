@@ -136,12 +136,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     )
 
 
+_STAGES = {"diameter": (0.0, 0.3), "network": (0.0, 0.8), "labels": (0.8, 0.17), "writing": (0.97, 0.0)}
+"""Of the work on an item: where a stage begins, and its share."""
+
+
 class Bar:
     """A progress bar on stderr where that is a terminal, and nothing elsewhere."""
 
     def __init__(self, total: int, *, hidden: bool = False) -> None:
         self._progress: Any = None
-        self._total, self._finished, self._name = total, 0, ""
+        self._total, self._finished, self._within, self._name = total, 0, 0.0, ""
         if not hidden and sys.stderr.isatty():
             self._progress = _rich_progress()
             self._task = self._progress.add_task("", total=total)
@@ -159,13 +163,15 @@ class Bar:
 
     def begin(self, name: str) -> None:
         """The next item's name."""
-        self._name = name
+        self._name, self._within = name, 0.0
         self.tell("reading", 0.0)
 
     def tell(self, stage: str, part: float) -> None:
         """How far the item is; fits the `progress` argument of `Model.segment`."""
         if self._progress:
-            done = self._finished + {"network": 0.9 * part, "labels": 0.9, "writing": 0.97}.get(stage, 0.0)
+            begin, share = _STAGES.get(stage, (0.0, 0.0))
+            self._within = max(self._within, begin + share * part)  # what was told for the diameter is not taken back
+            done = self._finished + self._within
             self._progress.update(self._task, description=f"{self._name}: {stage}", completed=done)
 
     def end(self, finished: int | None = None) -> None:

@@ -100,7 +100,7 @@ def _checked(content: Any, check: Check | None) -> dict[str, _Tensor]:
             raise TorchFileError(f"it holds {name!r:.60}: a {type(tensor).__name__}, expected tensors only")
     stored = sum({tensor.storage.key: tensor.storage.numel for tensor in content.values()}.values())
     if sum(math.prod(tensor.shape) for tensor in content.values()) > stored:
-        raise TorchFileError(f"found tensors that share their numbers, expected as many as the {stored} that are stored")
+        raise TorchFileError(f"found tensors that share numbers, expected as many as the {stored} that are stored")
     if check is not None:
         check({name: tensor.shape for name, tensor in content.items()})
     return content

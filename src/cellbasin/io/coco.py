@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -59,7 +60,7 @@ def _scores(table: Mapping[str, np.ndarray]) -> dict[int, float]:
     if "confidence" not in table:
         return {}
     pairs = zip(np.asarray(table["label"]).tolist(), np.asarray(table["confidence"]).tolist(), strict=True)
-    return {int(label): round(value, 6) for label, value in pairs}
+    return {int(label): round(value, 6) for label, value in pairs if math.isfinite(value)}
 
 
 def _runs(labels: np.ndarray) -> list[tuple[int, np.ndarray, np.ndarray]]:

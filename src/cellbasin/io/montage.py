@@ -17,6 +17,7 @@ from .write import write_picture
 
 _SIDE, _SWEEP_SIDE = 480, 320  # pixels that the longer side of a plane gets, about
 _GAP = 16  # pixels between planes, room for a line of text
+_DEEPEST = 2000  # pixels of the lower row
 _FRAMES = 48
 _MILLISECONDS = 90  # a frame
 _CUTS = (0.25, 0.5, 0.75)  # where the planes of the upper row lie
@@ -37,8 +38,8 @@ def montage(
     _check(image, labels)
     depth, height, width = labels.shape
     cuts = [int(depth * cut) for cut in _CUTS]
-    zoom = _SIDE / max(height, width)
-    flat, deep = (round(height * zoom), round(width * zoom)), max(1, round(depth * anisotropy * zoom))
+    zoom = min(_SIDE / max(height, width), _DEEPEST / (depth * anisotropy))
+    flat, deep = (max(1, round(height * zoom)), max(1, round(width * zoom))), max(1, round(depth * anisotropy * zoom))
     sheet = _Sheet(image, labels, (flat[0] + deep + 3 * _GAP, max(3 * (flat[1] + _GAP), sum(flat) + 2 * _GAP)))
     for n, z in enumerate(cuts):
         sheet.put(0, z, flat, (_GAP, n * (flat[1] + _GAP)))

@@ -60,10 +60,11 @@ def _parquet(path: Path, result: Segmentation, image: Image) -> None:
 
 
 def _measured(result: Segmentation, image: Image) -> dict[str, np.ndarray]:
-    """The table of objects with their shapes (in 2D) and intensities."""
-    from cellbasin.measure import measure_intensities, measure_shapes
+    """The table of objects with their shapes and intensities."""
+    from cellbasin.measure import measure_intensities, measure_shapes, measure_volumes
 
-    shapes = measure_shapes(result.labels, image.voxel_size) if result.labels.ndim == 2 else {}
+    flat = result.labels.ndim == 2
+    shapes = (measure_shapes if flat else measure_volumes)(result.labels, image.voxel_size)
     return {**result.objects, **shapes, **measure_intensities(result.labels, image)}
 
 
@@ -86,8 +87,12 @@ def _zarr(path: Path, result: Segmentation, image: Image) -> None:
 
 
 def _seg(path: Path, result: Segmentation, image: Image) -> None:
-    name = image.name or path.name.removesuffix("_seg.npy")
-    write_seg(path, result.labels, result.flow, result.probability, result.diameter, name)
+    """Named as the image's file, which Cellpose's window looks for beside it."""
+    name, chosen = image.name or path.name.removesuffix("_seg.npy"), _channels(result)
+    colours = image.channels_first.shape[0] if chosen else 1
+    numbers = [k + 1 for k in chosen or ()] + [0, 0]
+    channels = (numbers[0], numbers[1]) if 1 < colours <= 3 else (0, 0)
+    write_seg(path, result.labels, result.flow, result.probability, result.diameter, name, channels)
 
 
 _IMAGES = ("YX",)

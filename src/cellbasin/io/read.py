@@ -50,7 +50,7 @@ def read_image(path: str | os.PathLike[str], axes: str | None = None, position: 
     Returns
     -------
     Image : values as stored (8, 16 or 32 bits, float), axes of length 1 left out, voxel size in µm where the
-        file states it, named by the file's stem. Palette pictures become RGB; alpha is dropped; a camera's
+        file states it, named as the file. Palette pictures become RGB; alpha is dropped; a camera's
         note to turn the picture is not followed.
 
     Raises
@@ -64,7 +64,7 @@ def read_image(path: str | os.PathLike[str], axes: str | None = None, position: 
     ...     np.save(folder + "/cells.npy", np.zeros((64, 80), np.uint16))
     ...     image = read_image(folder + "/cells.npy")
     >>> image.name, image.axes, image.array.dtype.name
-    ('cells', 'YX', 'uint16')
+    ('cells.npy', 'YX', 'uint16')
     """
     path = Path(path)
     count = count_positions(path)
@@ -136,7 +136,7 @@ def _image(path: Path, raw: Raw, axes: str | None) -> Image:
     array, known = _squeeze(raw.array, axes.upper() if axes is not None else raw.axes)
     try:
         image = as_image(array, known)
-        return Image(array, image.axes, _voxel_size(raw, image.spatial_axes), path.stem)
+        return Image(array, image.axes, _voxel_size(raw, image.spatial_axes), path.name)
     except (ValueError, TypeError) as error:
         raise ReadError(f"{path}: {error}") from error
 

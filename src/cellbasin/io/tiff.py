@@ -20,6 +20,8 @@ from .raw import Raw, check_decoded_size
 from .tiff_structure import check_structure
 
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
+_COLOURS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR, tifffile.PHOTOMETRIC.CIELAB)
+_ASIDE = {"label", "macro", "map", "overview", "thumbnail"}  # names of pictures beside an image, also "label image"
 _UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0}
 _UM |= {"\\u00B5m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
 # What tifffile only logs although pixels or axes are lost.
@@ -37,7 +39,7 @@ _HARMLESS = ("GDAL_NODATA", "GeoKey")
 
 
 def tiff_positions(path: Path) -> int:
-    """Number of images of an OME-TIFF file; of other TIFF files only the first series counts (the rest are thumbnails).
+    """Number of images of a TIFF file: OME's images, or runs of pages that differ in size or type; without thumbnails.
 
     Raises
     ------
@@ -65,7 +67,9 @@ def read_tiff(path: Path, position: int = 0) -> Raw:
         check_structure(path, tif, series)
         array, axes = series.asarray(), series.axes
         sizes = _voxel_sizes(tif, series.keyframe)
-        alpha = bool(series.keyframe.extrasamples) and series.keyframe.extrasamples[-1] in _ALPHA
+        page = series.keyframe
+        alpha = bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA
+        colours = 3 if page.photometric in _COLOURS else 1
     if complaints:
         raise ReadError(
             f"{path}: found a damaged TIFF file ({complaints[0]}); expected a whole one: copy or export it again"
@@ -73,6 +77,8 @@ def read_tiff(path: Path, position: int = 0) -> Raw:
     if axes.endswith("S") and alpha:
         array = array[..., 0] if array.shape[-1] == 2 else array[..., :-1]
         axes = axes if array.ndim == len(axes) else axes[:-1]
+    if "S" in axes and "C" not in axes and array.shape[axes.index("S")] != colours:
+        axes = axes.replace("S", "C")  # samples of a pixel that are neither colours nor alpha
     if len(axes) != array.ndim or set(axes) - set("TCSZYX"):
         return Raw(array, None, sizes)
     return Raw(array, axes, sizes)
@@ -81,10 +87,8 @@ def read_tiff(path: Path, position: int = 0) -> Raw:
 def _positions(path: Path, tif: Any) -> list[Any]:
     if not tif.series:
         raise ReadError(f"{path}: found a TIFF file without any image in it; expected at least one")
-    first = tif.series[0]
-    if not tif.is_ome:
-        return [first]
-    return [series for series in tif.series if series.axes == first.axes and series.dtype == first.dtype]
+    whole = [series for series in tif.series if not series.keyframe.is_reduced]
+    return [series for series in whole if series.name.lower().removesuffix(" image") not in _ASIDE] or tif.series[:1]
 
 
 @contextlib.contextmanager
@@ -116,7 +120,7 @@ def _voxel_sizes(tif: Any, page: Any) -> dict[str, float]:
     elif tif.is_imagej:
         found = _imagej_sizes(tif.imagej_metadata or {}, page)
     elif getattr(page.tags.get("ResolutionUnit"), "value", None) == 3:
-        found = {axis: 1e4 * size for axis, size in _baseline_sizes(page).items()}
+        found = {axis: 1e4 * size for axis, size in _baseline_sizes(page).items()} | _shaped_spacing(tif)
     else:
         found = {}
     return {axis: size for axis, size in found.items() if math.isfinite(size) and size > 0}
@@ -135,13 +139,23 @@ def _ome_sizes(xml: str) -> dict[str, float]:
 
 
 def _imagej_sizes(metadata: dict[str, Any], page: Any) -> dict[str, float]:
+    """ImageJ leaves out a distance of planes of exactly 1, but not so tifffile, which calls itself 1.11a."""
     unit = _UM.get(str(metadata.get("unit", "")))
     if not unit:
         return {}
-    sizes = _baseline_sizes(page)
-    if isinstance(metadata.get("spacing"), float | int):
-        sizes["Z"] = abs(float(metadata["spacing"]))
-    return {axis: unit * size for axis, size in sizes.items()}
+    sizes = {axis: unit * size for axis, size in _baseline_sizes(page).items()}
+    own = sizes and metadata.get("slices", 1) > 1 and metadata.get("ImageJ") != "1.11a"
+    spacing, across = metadata.get("spacing", 1.0 if own else None), _UM.get(str(metadata.get("zunit", "")), unit)
+    if isinstance(spacing, float | int):
+        sizes["Z"] = across * abs(float(spacing))
+    return sizes
+
+
+def _shaped_spacing(tif: Any) -> dict[str, float]:
+    """What our own files say that ImageJ's dialect cannot hold: the distance of planes in µm."""
+    told: dict[str, Any] = (tif.shaped_metadata or ({},))[0] if tif.is_shaped else {}
+    spacing = told.get("spacing")
+    return {"Z": float(spacing)} if isinstance(spacing, float | int) and told.get("unit") == "um" else {}
 
 
 def _baseline_sizes(page: Any) -> dict[str, float]:

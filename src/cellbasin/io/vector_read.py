@@ -22,6 +22,7 @@ MAX_BYTES = 64 * 1024**2
 MAX_PIXELS = 1 << 32
 _FAR = 1e6  # pixels; points beyond are no outlines
 _LONGEST = 30_000_000  # pixels of one outline
+_COVERED, _MORE = 100, 1_000_000  # what boxes of all outlines may cover: times of the image, and pixels more
 
 
 def read_outlines_text(path: str | os.PathLike[str], shape: Sequence[int], points: Points | None = None) -> np.ndarray:
@@ -184,6 +185,9 @@ def _draw(path: Path, outlines: list[tuple[int, list[np.ndarray]]], shape: Seque
 
     if len(shape) != 2 or min(shape) < 1 or shape[0] * shape[1] > MAX_PIXELS:
         raise ReadError(f"{path}: outlines of an image of shape {tuple(shape)}; expected rows and columns")
+    boxes = sum(float(np.ptp(ring[:, 0]) * np.ptp(ring[:, 1])) for _, rings in outlines for ring in rings if len(ring))
+    if not boxes <= _COVERED * (shape[0] * shape[1] + _MORE):
+        raise ReadError(f"{path}: found outlines that cover the image {_COVERED} times; expected separate objects")
     if points == "corners":
         parts: list[Any] = [
             Outline(label, rings[0], tuple(rings[1:])) for label, rings in outlines if rings and len(rings[0])

@@ -137,6 +137,7 @@ def _write_tiff(
     if voxel_size is not None:
         options["resolution"] = (1e4 / voxel_size[-1], 1e4 / voxel_size[-2])
         options["resolutionunit"] = "CENTIMETER"
+        metadata |= {"spacing": voxel_size[0], "unit": "um"} if "Z" in axes else {}
     tifffile.imwrite(path, array, metadata=metadata, **options)
 
 

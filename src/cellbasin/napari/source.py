@@ -33,7 +33,7 @@ def layer_readings(layer: Any) -> list[str]:
     named = axes_named(layer.axis_labels)
     if named and not (colour and "C" in named):
         return [named + colour]
-    return [axes + colour for axes in readings(shape) if not (colour and "C" in axes)]
+    return [axes + colour for axes in readings(shape) if "S" not in axes and not (colour and "C" in axes)]
 
 
 def axes_named(axis_labels: Sequence[str]) -> str:
