@@ -12,6 +12,7 @@ import numpy as np
 from cellbasin.foreign import cellpose
 from cellbasin.foreign.torch_files import TorchFileError, read_torch, torch_bytes
 from cellbasin.pickles import PickleError, load_npy
+from cellbasin.tensor_shapes import check_tensors
 from cellbasin.weights import Weights, WeightsError, find_model, load_weights
 
 __all__ = ["exported", "is_foreign", "open_weights"]
@@ -29,7 +30,7 @@ def open_weights(name_or_path: str | Path) -> Weights:
     if _start(path)[:8] == _MXNET:
         raise WeightsError(f"{path}: it is a network of MXNet, from before Cellpose 0.6, expected one of torch")
     if not is_foreign(path):
-        return load_weights(path)
+        return _own(path)
     try:
         state = read_torch(path, check=_check)
         card, tensors = cellpose.card_and_tensors(state, path.name.removesuffix(".pth").removesuffix(".pt"))
@@ -42,6 +43,15 @@ def open_weights(name_or_path: str | Path) -> Weights:
             card = replace(card, size_model=_size_model(file, card.architecture.channels[-1], card.diameter))
             break
     return Weights(card, tensors, hashlib.sha256(path.read_bytes()).hexdigest())
+
+
+def _own(path: Path) -> Weights:
+    weights = load_weights(path)
+    try:
+        check_tensors(weights)
+    except WeightsError as error:
+        raise WeightsError(f"{path}: {error}") from error
+    return weights
 
 
 def is_foreign(path: Path) -> bool:
