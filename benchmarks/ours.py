@@ -57,6 +57,13 @@ def labels_to_flows(labels: np.ndarray) -> Mapping[str, Any]:
     return {"flow": run(labels)}
 
 
+def labels_to_outlines(labels: np.ndarray) -> Mapping[str, Any]:
+    """Outlines of labels; says only how many."""
+    from cellbasin.outlines import trace_outlines
+
+    return {"count": len(trace_outlines(labels))}
+
+
 def segment(image: np.ndarray, name: str, diameter: float | None) -> Mapping[str, Any]:
     """The whole pipeline; the image is (C, Y, X)."""
     result = MODELS[name].segment(image, axes="CYX", channels=_channels(image), diameter=diameter)
@@ -130,7 +137,7 @@ if __name__ == "__main__":
         {
             function.__name__: function
             for function in (
-                *(about, load, network, flows_to_labels, labels_to_flows),
+                *(about, load, network, flows_to_labels, labels_to_flows, labels_to_outlines),
                 *(segment, segment_volume, stand_in, random_weights),
             )
         }

@@ -54,7 +54,7 @@ def _title(bench: Bench, kind: str) -> str:
 
 
 def conversions(bench: Bench) -> list[Row]:
-    """Flows → labels with quality control, and labels → flows."""
+    """Flows → labels with quality control, labels → flows, and labels → outlines."""
     _warm_up(bench)
     rows = []
     for field in _fields((512,) if bench.quick else (512, 1024, 2048)):
@@ -63,6 +63,7 @@ def conversions(bench: Bench) -> list[Row]:
         rows.append(_timed(bench, f"flows → labels: {field}", "flows_to_labels", mine, other, field.labels))
         labels = stage(bench.folder, f"labels-{next(_NUMBERS)}", labels=field.labels)
         rows.append(_timed(bench, f"labels → flows: {field}", "labels_to_flows", labels, labels))
+        rows.append(_timed(bench, f"labels → outlines: {field}", "labels_to_outlines", labels, labels))
     field = inputs.generated(512 if bench.quick else 1024)
     mine, other = _stage_both(bench, field.labels, inputs.predicted_like)
     case = f"blurred, noisy flows → labels: {field}"

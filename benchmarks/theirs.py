@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from cellpose import core, dynamics, models
+from cellpose import core, dynamics, models, utils
 from cellpose import io as files
 from workers import serve
 
@@ -59,6 +59,11 @@ def flows_to_labels(maps: np.ndarray, logit: np.ndarray, flow_threshold: float =
 def labels_to_flows(labels: np.ndarray) -> Mapping[str, Any]:
     """Flows of labels."""
     return {"flow": dynamics.masks_to_flows(labels, device=CPU)}
+
+
+def labels_to_outlines(labels: np.ndarray) -> Mapping[str, Any]:
+    """Outlines of labels, by one thread (its processes are for many images); says only how many."""
+    return {"count": len(utils.outlines_list(labels, multiprocessing=False))}
 
 
 def segment(image: np.ndarray, name: str, diameter: float | None) -> Mapping[str, Any]:
@@ -163,7 +168,7 @@ if __name__ == "__main__":
         {
             function.__name__: function
             for function in (
-                *(about, load, raw, network, flows_to_labels, labels_to_flows),
+                *(about, load, raw, network, flows_to_labels, labels_to_flows, labels_to_outlines),
                 *(segment, segment_twice, segment_volume, stand_in, write_files, read_files),
             )
         }
