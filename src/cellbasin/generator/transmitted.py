@@ -79,29 +79,34 @@ def phase(rng: Generator, scene: Scene) -> NDArray:
 
 def culture(rng: Generator, scene: Scene) -> NDArray:
     """Phase contrast of a neural culture: cells among thin processes and dead bits that belong to no cell."""
-    clutter = between(rng, 0.1, 0.9) * _processes(rng, scene) + log_between(rng, 0.5, 3) * _dead(rng, scene)
-    return _phase(rng, scene, _float(clutter))
+    thin, thick = between(rng, 0.4, 0.9 + 0.02 * scene.diameter), scene.diameter * between(rng, 0.02, 0.06)
+    clutter = between(rng, 0.1, 0.9) * _processes(rng, scene, between(rng, 0, 5), thin)
+    clutter += between(rng, 0.1, 0.9) * _processes(rng, scene, between(rng, -1, 2), thick)
+    return _phase(rng, scene, _float(clutter + log_between(rng, 0.5, 3) * _dead(rng, scene)))
 
 
-def _processes(rng: Generator, scene: Scene) -> Field:
-    """Thin winding lines, most of them growing out of cells, fading to their ends: float32 (Y, X), 0..1."""
+def _processes(rng: Generator, scene: Scene, each: float, width: float) -> Field:
+    """Winding lines, most of them growing out of cells, fading to their ends: float32 (Y, X), 0..1.
+
+    each: of a cell, on average, none if negative; width: px, the standard deviation across.
+    """
     shape, diameter = scene.labels.shape, scene.diameter
-    area = shape[0] * shape[1] / diameter**2
-    cells = np.repeat(scene.cells.centre, rng.poisson(between(rng, 0, 5), len(scene.cells.centre)), axis=0)
-    place = np.concatenate([cells, rng.uniform(0, shape, (rng.poisson(between(rng, 0, 0.3) * area), 2))])
+    each = max(0.0, each)
+    alone = between(rng, 0, 0.06) * each * shape[0] * shape[1] / diameter**2
+    cells = np.repeat(scene.cells.centre, rng.poisson(each, len(scene.cells)), axis=0)
+    place = np.concatenate([cells, rng.uniform(0, shape, (rng.poisson(alone), 2))])
     heading = rng.uniform(0, 2 * np.pi, len(place))
-    bend = rng.gamma(1.0, between(rng, 0.02, 0.15) / np.sqrt(diameter), len(place)) * 4
+    bend = rng.gamma(1.0, between(rng, 0.08, 0.6) / np.sqrt(diameter), len(place))  # radians a pixel
     length = diameter * rng.gamma(2.0, between(rng, 0.5, 4), len(place))
     strength = rng.uniform(0.3, 1, len(place))
     lines = np.zeros(shape, np.float32)
     for step in range(int(length.max(initial=0))):
         row, column = place.round().astype(int).T
         seen = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1]) & (length > step)
-        here = row[seen], column[seen]
-        np.maximum.at(lines, here, (strength * np.clip(2 - 2 * step / length, 0, 1))[seen].astype(np.float32))
+        shown = strength * np.clip(2 - 2 * step / length, 0, 1)
+        np.maximum.at(lines, (row[seen], column[seen]), shown[seen].astype(np.float32))
         heading += bend * rng.standard_normal(len(place))
         place = place + np.stack([np.sin(heading), np.cos(heading)], axis=1)
-    width = between(rng, 0.4, 0.9 + 0.02 * diameter)
     return np.minimum(blur(lines, width) * np.float32(2.5 * width), 1)
 
 
