@@ -57,6 +57,7 @@ _SPINDLE = Layout(
     align=(0, 1),
 )
 _BODIES = replace(_SPREAD, density=(0.02, 0.35), aspect=(1, 1.8), clump=(0, 3), branches=(0, 2))
+_CONFLUENT = replace(_BODIES, density=(0.35, 0.8), aspect=(1, 3.5), branches=(0, 0))
 _TILES = Layout(
     density=(0.95, 1.0),
     clump=(0, 0),
@@ -139,7 +140,7 @@ _RECIPES: dict[str, _Kind] = {
     "culture": _Kind(
         "neural culture in phase contrast: the bodies are labelled, not the thin processes and debris around them",
         ("phase contrast",),
-        tuple((layout, lit.culture) for layout in (_SPREAD, _SPINDLE, _BODIES)),
+        tuple((layout, lit.culture) for layout in (_SPREAD, _SPINDLE, _BODIES, _CONFLUENT)),
     ),
     "dic": _Kind(
         "differential interference contrast: cells in relief, lit from one side",

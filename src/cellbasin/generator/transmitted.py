@@ -78,30 +78,58 @@ def phase(rng: Generator, scene: Scene) -> NDArray:
 
 
 def culture(rng: Generator, scene: Scene) -> NDArray:
-    """Phase contrast of a neural culture: cells among thin processes and debris that belong to no cell."""
+    """Phase contrast of a neural culture: cells among thin processes and dead bits that belong to no cell."""
+    thin, thick = between(rng, 0.4, 0.9 + 0.02 * scene.diameter), scene.diameter * between(rng, 0.02, 0.06)
+    clutter = between(rng, 0.1, 0.9) * _processes(rng, scene, between(rng, 0, 5), thin)
+    clutter += between(rng, 0.1, 0.9) * _processes(rng, scene, between(rng, -1, 2), thick)
+    return _phase(rng, scene, _float(clutter + log_between(rng, 0.5, 3) * _dead(rng, scene)))
+
+
+def _processes(rng: Generator, scene: Scene, each: float, width: float) -> Field:
+    """Winding lines, most of them growing out of cells, fading to their ends: float32 (Y, X), 0..1.
+
+    each: of a cell, on average, none if negative; width: px, the standard deviation across.
+    """
     shape, diameter = scene.labels.shape, scene.diameter
-    clutter = between(rng, 0, 0.9) * _fibres(rng, shape, diameter)
-    clutter += between(rng, -2, 1.5) * _debris(rng, shape, diameter)
-    return _phase(rng, scene, _float(clutter))
-
-
-def _fibres(rng: Generator, shape: tuple[int, ...], diameter: float) -> Field:
-    """Long thin winding lines that cross each other, 1 on the line: float32 (Y, X)."""
+    each = max(0.0, each)
+    alone = between(rng, 0, 0.06) * each * shape[0] * shape[1] / diameter**2
+    cells = np.repeat(scene.cells.centre, rng.poisson(each, len(scene.cells)), axis=0)
+    place = np.concatenate([cells, rng.uniform(0, shape, (rng.poisson(alone), 2))])
+    heading = rng.uniform(0, 2 * np.pi, len(place))
+    bend = rng.gamma(1.0, between(rng, 0.08, 0.6) / np.sqrt(diameter), len(place))  # radians a pixel
+    length = diameter * rng.gamma(2.0, between(rng, 0.5, 4), len(place))
+    strength = rng.uniform(0.3, 1, len(place))
     lines = np.zeros(shape, np.float32)
-    for _ in range(int(rng.integers(0, 14))):
-        noise = smooth_noise(rng, shape, (diameter * rng.uniform(0.8, 5, 2)).tolist())
-        steepness = np.hypot(*_gradient(noise))
-        away = np.abs(noise - between(rng, -1, 1)) / np.maximum(steepness, 1e-4)  # px, of a level line of the noise
-        strong = np.clip(0.6 + smooth_noise(rng, shape, 2 * diameter), 0, 1)
-        lines = np.maximum(lines, strong * np.exp(-((away / between(rng, 0.5, 1.6)) ** 2)))
-    return _float(lines)
+    for step in range(int(length.max(initial=0))):
+        row, column = place.round().astype(int).T
+        seen = (row >= 0) & (row < shape[0]) & (column >= 0) & (column < shape[1]) & (length > step)
+        shown = strength * np.clip(2 - 2 * step / length, 0, 1)
+        np.maximum.at(lines, (row[seen], column[seen]), shown[seen].astype(np.float32))
+        heading += bend * rng.standard_normal(len(place))
+        place = place + np.stack([np.sin(heading), np.cos(heading)], axis=1)
+    return np.minimum(blur(lines, width) * np.float32(2.5 * width), 1)
 
 
-def _debris(rng: Generator, shape: tuple[int, ...], diameter: float) -> Field:
-    """Dead bits much smaller than cells, alone and in heaps: float32 (Y, X), 0..1."""
-    area = shape[0] * shape[1] / diameter**2
-    bits = specks(rng, shape, rng.poisson(between(rng, 0, 0.8) * area), diameter * between(rng, 0.04, 0.13))
-    return np.minimum(3 * bits, 1) * np.clip(0.5 + smooth_noise(rng, shape, 3 * diameter), 0, 1)
+def _dead(rng: Generator, scene: Scene) -> Field:
+    """Dead cells and bits, round and smaller than cells, alone and in heaps, some hollow, in halos: float32 (Y, X), -0.7..1."""
+    shape, diameter = scene.labels.shape, scene.diameter
+    number = rng.poisson(between(rng, 0, 0.35) * shape[0] * shape[1] / diameter**2)
+    place, heaped = rng.uniform(0, shape, (number, 2)), rng.random(number) < between(rng, 0, 0.6)
+    heap = rng.uniform(0, shape, (1 + number // 8, 2))[rng.integers(0, 1 + number // 8, number)]
+    place = np.where(heaped[:, None], heap + rng.normal(0, 0.4 * diameter, (number, 2)), place)
+    radius = diameter * between(rng, 0.12, 0.25) * np.clip(rng.lognormal(-0.2, 0.4, number), 0.2, 1.3)
+    hollow, halo = max(0.0, between(rng, -0.5, 1)), max(0.0, between(rng, -0.3, 0.7))
+    field = np.zeros(shape, np.float32)
+    for middle, r in zip(place, radius, strict=True):
+        low = np.maximum(0, np.floor(middle - 2 * r)).astype(int)
+        high = np.minimum(shape, np.ceil(middle + 2 * r) + 1).astype(int)
+        if np.any(low >= high):
+            continue
+        rows, columns = np.ogrid[low[0] : high[0], low[1] : high[1]]
+        away = np.hypot(rows - middle[0], columns - middle[1]) / r
+        bit = np.clip(1.2 - away**2, 0, 1) - hollow * np.exp(-((away / 0.4) ** 2))
+        field[low[0] : high[0], low[1] : high[1]] += bit - halo * np.exp(-(((away - 1.4) / 0.3) ** 2))
+    return np.clip(field, -0.7, 1)
 
 
 def _phase(rng: Generator, scene: Scene, clutter: Field) -> NDArray:
@@ -118,7 +146,7 @@ def _phase(rng: Generator, scene: Scene, clutter: Field) -> NDArray:
     low = blur(body, diameter * log_between(rng, 0.08, 0.35))
     image = -between(rng, 0.05, 0.5) * (body - between(rng, 0.7, 1) * low)
     mask = blur(_float(np.maximum(solid(scene.depth, 0.15) * thick, clutter)), 0.5)
-    rim = blur(mask, diameter * between(rng, 0.03, 0.07))
+    rim = blur(mask, diameter * log_between(rng, 0.03, 0.1))
     image = image + log_between(rng, 0.4, 2.5) * np.clip(rim - mask, -0.3, 1.0)
     image = image + log_between(rng, 0.06, 0.5) * blur(_granules(rng, scene), 0.6) * np.sqrt(thick)
     if rng.random() < 0.7:  # thick cells retard light by more than half a wave: there the contrast turns round

@@ -36,7 +36,7 @@ class Recipe:
     diameter: float = 30.0
     # sampling
     on_object: float = 0.85
-    generated: float = 0.15
+    generated: float = 0.2
     validation: float = 0.12
     exclude: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
