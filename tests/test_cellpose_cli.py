@@ -199,7 +199,8 @@ def test_being_asked_to_end_is_heeded(cellpose, folder: Path, monkeypatch: pytes
 def test_volumes(cellpose, run: Run, tmp_path: Path, flags: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
     volume = np.stack([picture(size=48)] * 4)
     tifffile.imwrite(tmp_path / "v.tif", volume, imagej=True, metadata={"axes": "ZYX"})
-    assert cellpose("--dir", tmp_path, "--diameter", "20", "--save_tif", "--no_npy", *flags).code == 0
+    answer = cellpose("--dir", tmp_path, "--diameter", "20", "--save_tif", "--no_npy", "--save_rois", *flags)
+    assert answer.code == 0 and "no files are written for --save_rois" in answer.err
     own = ("--anisotropy", 2) if "--do_3D" in flags else ("--volume-mode", "stitch", "--stitch-threshold", 0.3)
     expected = ours(run, tmp_path / "v.tif", tmp_path / "o", "--diameter", 20, *own)
     assert np.array_equal(tifffile.imread(tmp_path / "v_cp_masks.tif"), expected)

@@ -338,3 +338,24 @@ def test_ours_is_not_taken_for_foreign(tmp_path: Path) -> None:
     (tmp_path / "pickle").write_bytes(pickle.dumps({"a": 1}))
     with pytest.raises(WeightsError, match="no file of torch"):
         open_weights(tmp_path / "pickle")
+
+
+def test_files_of_mxnet_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "cyto").write_bytes((0x112).to_bytes(8, "little") + bytes(100))
+    with pytest.raises(WeightsError, match="MXNet"):
+        open_weights(tmp_path / "cyto")
+
+
+@pytest.mark.parametrize("old", [False, True])
+def test_tensors_that_share_numbers_or_have_odd_shapes_are_refused(tmp_path: Path, old: bool) -> None:
+    """Else a few bytes could stand for gigabytes."""
+    state = cpnet((2, 3))
+    one = torch.zeros(1)
+    shared = {
+        name: one.expand(tensor.shape) if tensor.is_floating_point() else tensor for name, tensor in state.items()
+    }
+    with pytest.raises(WeightsError, match="share"):
+        open_weights(save(shared, tmp_path / "shared", old=old))
+    state["downsample.down.res_down_0.conv.conv_1.2.weight"] = torch.zeros(2, 2, 3, 5)
+    with pytest.raises(WeightsError, match="has shape"):
+        open_weights(save(state, tmp_path / "odd", old=old))

@@ -155,6 +155,7 @@ def test_safetensors_of_somebody_else(tmp_path: Path) -> None:
         ("[1, 2]", "cannot be understood"),
         ({"name": "x"}, "cannot be understood"),
         (header(format=2), "format 2"),
+        ("[" * 200_000, "cannot be understood"),
         (header(surprise=1), "cannot be understood"),
         (header(architecture={"depth": 3}), "cannot be understood"),
         (header(architecture={"channels": []}), "not one this version can build"),

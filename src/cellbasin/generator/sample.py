@@ -11,6 +11,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 
 from cellbasin.generator import fluorescence as glowing
+from cellbasin.generator import phase as in_phase
 from cellbasin.generator import transmitted as lit
 from cellbasin.generator.layout import Layout
 from cellbasin.generator.paint import Labels, Scene, draw_scene, tidy
@@ -108,7 +109,7 @@ _RINGS = Layout(
 )
 
 _ONE_CHANNEL: tuple[Look, ...] = (
-    *(glowing.nuclei, glowing.bright_rods, lit.phase, lit.culture, lit.dic, lit.brightfield),
+    *(glowing.nuclei, glowing.bright_rods, in_phase.phase, in_phase.culture, lit.dic, lit.brightfield),
     *(lit.stained, lit.grains, lit.dark_rods, lit.transmission),
 )
 _RECIPES: dict[str, _Kind] = {
@@ -135,12 +136,12 @@ _RECIPES: dict[str, _Kind] = {
     "phase": _Kind(
         "phase contrast: halos, dark and bright rims, elongated, branched and rounded cells",
         ("phase contrast",),
-        tuple((layout, lit.phase) for layout in (_SPREAD, _BRANCHED, _SPINDLE)),
+        tuple((layout, in_phase.phase) for layout in (_SPREAD, _BRANCHED, _SPINDLE)),
     ),
     "culture": _Kind(
         "neural culture in phase contrast: the bodies are labelled, not the thin processes and debris around them",
         ("phase contrast",),
-        tuple((layout, lit.culture) for layout in (_SPREAD, _SPINDLE, _BODIES, _CONFLUENT)),
+        tuple((layout, in_phase.culture) for layout in (_SPREAD, _SPINDLE, _BODIES, _CONFLUENT)),
     ),
     "dic": _Kind(
         "differential interference contrast: cells in relief, lit from one side",
