@@ -118,8 +118,9 @@ def _check_names(images: list[Path], given: Namespace) -> None:
 def _segment_file(
     model: Model, path: Path, options: Options, given: Namespace, log: Say, warn: Say, place: str
 ) -> None:
-    image = read(path, given.channel_axis, given.z_axis, volume=given.do_3D or given.stitch_threshold > 0)
-    if "Z" in image.axes and not (given.do_3D or given.stitch_threshold > 0):
+    volume = given.do_3D or given.stitch_threshold > 0
+    image = read(path, given.channel_axis, given.z_axis, volume=volume)
+    if "Z" in image.axes and not volume:
         raise ReadError(
             f"{path}: found a volume (axes {image.axes}), expected --do_3D or --stitch_threshold 0.25 for it"
         )

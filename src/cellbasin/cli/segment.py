@@ -268,16 +268,16 @@ class _Batch:
             }
         )
         more = f" and {len(files) - 1} more" if len(files) > 1 else ""
-        source = facts["diameter_source"]
+        scale = f"diameter {result.diameter:.1f} px ({facts['diameter_source']})"
         if "anisotropy" in facts:
-            source += f"), anisotropy {facts['anisotropy']:.4g} ({facts['anisotropy_source']}"
+            scale += f", anisotropy {facts['anisotropy']:.4g} ({facts['anisotropy_source']})"
         if facts.get("novelty", {}).get("unlike"):
             from cellbasin.novelty import UNLIKE
 
             more += f"; {UNLIKE}"
         self._say(
-            f"{path}{' ' * bool(frame)}{frame[1:]}: {len(result)} objects, diameter {result.diameter:.1f} px "
-            f"({source}), {facts['seconds']:.2f} s, {files[0]}{more}"
+            f"{path}{' ' * bool(frame)}{frame[1:]}: {len(result)} objects, {scale}, "
+            f"{facts['seconds']:.2f} s, {files[0]}{more}"
         )
 
     def _say(self, line: str) -> None:
