@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cellbasin.engines.hardware import Hardware
 from cellbasin.flows import labels_to_flows
 from cellbasin.generator import generate
 from cellbasin.training.crops import blur, draw_crop, draw_planes_apart, near_contacts, renew_cut_flows
@@ -253,6 +254,27 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tiny, tmp_path, torch)
     first, second = load_weights(whole), load_weights(out)
     assert all(np.array_equal(first.tensors[key], second.tensors[key]) for key in first.tensors)
     assert first.card.recipe["steps"] == 12 and first.card.sources == ("made",)
+
+
+@pytest.mark.parametrize("features, kind", [(("AVX512", "AVX512-BF16"), "bfloat16"), (("AVX2",), "float32")])
+def test_bf16_is_not_imitated_by_processors_that_lack_it(tiny, tmp_path, torch, monkeypatch, features, kind):
+    """They take fifteen times as long as in float32."""
+    loop, images, architecture = tiny
+    if torch.cuda.is_available():
+        pytest.skip("trains on the graphics processor")
+    monkeypatch.setattr(loop, "find_hardware", lambda: Hardware("a processor", features))
+    seen = set()
+
+    def note(module, given, made):
+        if isinstance(module, torch.nn.Conv2d):
+            seen.add(made.dtype)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(note)
+    try:
+        loop.train(images, architecture, replace(TINY, epochs=1), tmp_path / "one.safetensors")
+    finally:
+        hook.remove()
+    assert seen == {getattr(torch, kind)}
 
 
 def test_a_network_says_what_it_and_its_ancestors_have_seen_and_keeps_their_terms(tiny, tmp_path):

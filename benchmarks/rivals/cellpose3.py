@@ -2,10 +2,10 @@
 
 Its network, flows, augmentation (`random_rotate_and_resize` at 30 px), loss, optimiser (AdamW, 0.005, weight decay
 1e-5) and size model; of `train_seg` only the loop is written again, since that can neither stop and go on nor work in
-bf16. Its schedule is kept in parts of the time: a warm-up of ten epochs, and the rate halved ten times in the last
-sixth. An epoch is 200 images, drawn like ours. Images with fewer than five objects are left out, as there. It knows no
-pixels that nobody annotated: they are blanked in image and labels. Segmentation is its own with automatic diameter, in
-float32; both thresholds are chosen on validation.
+bf16 (which it does where the processor can). Its schedule is kept in parts of the time: a warm-up of ten epochs, and
+the rate halved ten times in the last sixth. An epoch is 200 images, drawn like ours. Images with fewer than five
+objects are left out, as there. It knows no pixels that nobody annotated: they are blanked in image and labels.
+Segmentation is its own with automatic diameter, in float32; both thresholds are chosen on validation.
 """
 
 from __future__ import annotations
@@ -36,11 +36,13 @@ THRESHOLDS = tuple(itertools.product((-1.0, 0.0, 1.0), (0.4, 0.8, 0.0)))  # prob
 
 
 class Network(resnet_torch.CPnet):
-    """Cellpose's, computing in bf16 with float32 weights and answers."""
+    """Cellpose's, computing in bf16 with float32 weights and answers, or in float32."""
+
+    bf16 = False
 
     def forward(self, data: torch.Tensor) -> tuple:
         """As CPnet's."""
-        with torch.autocast("cpu", torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.bf16):
             maps, style, down = super().forward(data.to(memory_format=torch.channels_last))
         return maps.float(), style.float(), down
 
@@ -93,6 +95,7 @@ def prepare(example: Example, folder: Path) -> Prepared:
 def learn(found: Sequence[Prepared], validation: Sequence[Example], wanted) -> Network:
     """Train until the time is spent; every few minutes validate, and keep what is needed to go on."""
     network, odds = new_network(), chances(found)
+    network.bf16 = wanted.precision == "bf16"
     optimiser = torch.optim.AdamW(network.parameters(), lr=RATE, weight_decay=DECAY)
     checkpoint, weights = wanted.out / "checkpoint.pt", wanted.out / "cellpose"
     if checkpoint.exists():

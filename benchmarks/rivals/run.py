@@ -28,6 +28,8 @@ from runs import handed_on, options, predictions
 from score import keep, print_means
 from upstream import DEFAULT_ENVIRONMENT, PACKAGES, set_up
 
+from cellbasin.engines.hardware import find_hardware
+
 HERE = Path(__file__).parent
 STAGES = ("data", "train", "predict", "score")
 
@@ -58,6 +60,7 @@ def main() -> int:
     wanted = _arguments()
     rival = RIVALS[wanted.rival]
     wanted.out = wanted.out or ROOT / "output" / "rivals" / wanted.rival
+    wanted.precision = wanted.precision or ("bf16" if find_hardware().has_bf16 else "float32")
     stages = wanted.stages.split(",")
     unknown = sorted(set(stages) - set(STAGES))
     if unknown:

@@ -38,6 +38,9 @@ def options() -> argparse.ArgumentParser:
     parser.add_argument("--bright", action="store_true", help="only images with objects brighter than what is around")
     parser.add_argument("--limit", type=int, help="at most so many images of each source: to try the script out")
     parser.add_argument("--diameter", choices=("auto", "true"), default="auto", help="predict with the true diameter?")
+    parser.add_argument(
+        "--precision", choices=("bf16", "float32"), help="of training; default: bf16 where the processor can"
+    )
     parser.add_argument("--every", type=float, default=10, help="minutes of training from validation to validation")
     return parser
 
@@ -53,7 +56,7 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 def handed_on(wanted: argparse.Namespace) -> list[str]:
     """The words that make a rival's script see the same options."""
-    words = [f"--{name}={getattr(wanted, name)}" for name in ("out", "minutes", "every", "diameter")]
+    words = [f"--{name}={getattr(wanted, name)}" for name in ("out", "minutes", "every", "diameter", "precision")]
     words += [f"--limit={wanted.limit}"] if wanted.limit is not None else []
     words += ["--bright"] if wanted.bright else []
     return [*words, *(["--only", *wanted.only] if wanted.only else [])]

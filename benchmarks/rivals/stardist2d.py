@@ -7,8 +7,9 @@ what the same network would reach if somebody told it.
 
 Two channels (the second is empty where there is no nuclear one), scaled by percentiles 1 and 99.8, 32 rays, batches of
 8 pieces of 256². StarDist makes the targets and takes the losses (no loss where nobody annotated); the loop around them
-is ours, so that training can stop and go on. It computes in bfloat16 (0.9 s a step on one core of an Intel with AMX; in
-float32 2.1 s); predictions are made in float32. Both thresholds are chosen by StarDist on the validation images.
+is ours, so that training can stop and go on. It learns in bfloat16 where the processor can (0.9 s a step on one core
+of an Intel with AMX; in float32 2.1 s) and predicts in float32. Both thresholds are chosen by StarDist on the
+validation images.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def main() -> int:
         train_batch_size=BATCH,
         train_tensorboard=False,
     )
-    if wanted.stage == "train":
+    if wanted.stage == "train" and wanted.precision == "bf16":
         tf.keras.mixed_precision.set_global_policy("mixed_bfloat16")
     model = StarDist2D(config, name="model", basedir=str(wanted.out))
     model.keras_model = with_exact_outputs(model.keras_model)

@@ -60,10 +60,9 @@ def _on_torch(hardware: Hardware, engine: str, precision: str) -> Choice:
 
 
 def _on_processor(card: Card, hardware: Hardware, precision: str) -> Choice:
-    has_bf16 = {"AMX", "AVX512-BF16"}.intersection(hardware.features)
     if precision == "int8" and not card.ranges:
         raise EngineError(f"model {card.name!r} has no int8 ranges: use float32 or bf16, or calibrate it")
-    if precision == "bf16" and not has_bf16:
+    if precision == "bf16" and not hardware.has_bf16:
         raise EngineError(f"bf16 needs AMX or AVX512-BF16, {hardware.processor} has neither: use float32 or int8")
     if precision == "int8" and not {"VNNI", "AVX2"}.intersection(hardware.features):
         raise EngineError(f"int8 needs VNNI or at least AVX2, {hardware.processor} has neither: use float32")

@@ -37,6 +37,11 @@ class Hardware:
     gpu: str = ""
     engines: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def has_bf16(self) -> bool:
+        """Whether the processor computes in bf16; others imitate it, many times slower than float32."""
+        return not {"AMX", "AVX512-BF16"}.isdisjoint(self.features)
+
 
 def find_hardware() -> Hardware:
     """Look at this machine. Imports torch only where it is installed and a graphics driver is present.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from cellbasin.atomic import atomic
+from cellbasin.engines.hardware import find_hardware
 from cellbasin.network import Network, build
 from cellbasin.network_outputs import FLOW_SCALE
 from cellbasin.training.dataset import TrainingImage
@@ -136,6 +137,7 @@ class _Run:
         torch.manual_seed(recipe.seed)
         self.recipe, self.out, self.report = recipe, out, report
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.bf16 = self.device.type == "cuda" or find_hardware().has_bf16
         network = build(start) if start else Network(architecture)
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
         self.average = deepcopy(self.network).requires_grad_(False)
@@ -163,6 +165,10 @@ class _Run:
         size, count = next((size, count) for begin, size, count in reversed(recipe.schedule) if part >= begin)
         return Stage(size, count, recipe.generated if part < 1 - recipe.cooldown else 0.0)
 
+    def precision(self) -> torch.autocast:
+        """In which the network computes: bf16 where the device can, else float32."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16)
+
     def tensor(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
 
@@ -172,7 +178,7 @@ class _Run:
 
     def step(self, image: Tensor, target: Tensor) -> None:
         """One step of the optimiser on images (N, 2, Y, X) and targets (N, 4, Y, X)."""
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with self.precision():
             maps, _ = self.network(image)
         flow_loss, inside_loss = loss_terms(maps.float(), target)
         (flow_loss + inside_loss).backward()
@@ -218,7 +224,7 @@ class _Run:
                 module.momentum = None  # a plain mean over the batches
         for number in range(_NORM_BATCHES):
             image, _ = batches.draw(2**40 + number)
-            with torch.autocast(self.device.type, torch.bfloat16):
+            with self.precision():
                 network(self.tensor(image).contiguous(memory_format=torch.channels_last))
         return network.eval()
 
