@@ -354,12 +354,22 @@ def test_two_processes_cannot_train_one_file(tiny, tmp_path):
         loop.train(images, architecture, TINY, out)
 
 
-def test_another_seed_does_not_go_on_with_a_run(tiny, tmp_path):
+def test_a_run_goes_on_with_the_seed_the_ancestor_and_the_sources_that_it_was_begun_with_alone(tiny, tmp_path):
+    """Else the card would not name all that the network has learned from."""
+    from cellbasin.weights import load_weights
+
     loop, images, architecture = tiny
-    out = tmp_path / "net.safetensors"
-    loop.train(images, architecture, TINY, out, session_minutes=0.0)
+    out, ancestor = tmp_path / "net.safetensors", tmp_path / "ancestor.safetensors"
+    start = load_weights(loop.train(images, architecture, replace(TINY, epochs=1), ancestor))
+    loop.train(images, architecture, TINY, out, start=start, session_minutes=0.0)
     with pytest.raises(loop.TrainingError, match="seed 0, not 1"):
-        loop.train(images, architecture, replace(TINY, seed=1), out)
+        loop.train(images, architecture, replace(TINY, seed=1), out, start=start)
+    with pytest.raises(loop.TrainingError, match=f"network to start from {start.sha256[:12]}, not none"):
+        loop.train(images, architecture, TINY, out)
+    with pytest.raises(loop.TrainingError, match="sources made, not other"):
+        loop.train([replace(image, source="other") for image in images], architecture, TINY, out, start=start)
+    loop.train(images, architecture, TINY, out, start=start)
+    assert [one["name"] for one in load_weights(out).card.ancestors] == ["ancestor"]
 
 
 def test_pixels_that_are_not_annotated_do_not_count_in_the_loss(torch):

@@ -88,7 +88,8 @@ def train(  # noqa: PLR0913
 
     Resumes from the checkpoint if there is one. `session_minutes` ends this session early and returns the checkpoint.
     `validate` scores a network ("score" in its result decides which is best). `report` gets every log line.
-    Raises TrainingError when the loss is no longer finite, or another process trains the same file.
+    Raises TrainingError when the loss is no longer finite, another process trains the same file, or the run was begun
+    with another seed, from another network or on other sources.
     """
     with _alone(out):
         run = _Run(images, architecture, recipe, out, start, report)
@@ -259,15 +260,24 @@ class _Run:
             return
         saved = {name: getattr(self, name).state_dict() for name in ("network", "average", "optimizer")}
         with atomic(self.checkpoint) as temporary:
-            torch.save({**saved, "progress": asdict(self.state), "seed": self.recipe.seed}, temporary)
+            torch.save({**saved, "progress": asdict(self.state), "origin": self.origin}, temporary)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What must not change in a run, else its card would not say what it has learned from."""
+        return {
+            "seed": str(self.recipe.seed),
+            "network to start from": self.start.sha256[:12] if self.start else "none",
+            "sources": ", ".join(self.sources),
+        }
 
     def _restore(self) -> None:
         saved = torch.load(self.checkpoint, weights_only=True)
-        if saved["seed"] != self.recipe.seed:
-            raise TrainingError(
-                f"{self.checkpoint} was begun with seed {saved['seed']}, not {self.recipe.seed}: "
-                f"give that seed, or another file to write"
-            )
+        for name, here in self.origin.items():
+            if (begun := saved.get("origin", {}).get(name)) != here:
+                raise TrainingError(
+                    f"{self.checkpoint} was begun with {name} {begun}, not {here}: give that, or another file to write"
+                )
         for name in ("network", "average", "optimizer"):
             getattr(self, name).load_state_dict(saved[name])
         self.state = Progress(**saved["progress"])
