@@ -257,13 +257,16 @@ def test_score_of_images_of_different_size(run: Run, tmp_path: Path) -> None:
     assert_one_line(run("score", tmp_path / "a.tif", tmp_path / "b.tif"), "20", "21", "b.tif")
 
 
-def test_train_a_little(
-    run: Run, small_model: Path, data_set: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def short_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
     monkeypatch.setattr("cellbasin.training.loop._NORM_BATCHES", 1)
     monkeypatch.setattr("cellbasin.training.generated.COUNT", 2)
     monkeypatch.setenv("CELLBASIN_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.mark.usefixtures("short_training")
+def test_train_a_little(run: Run, small_model: Path, data_set: Path, tmp_path: Path) -> None:
     out = tmp_path / "mine.safetensors"
     command = ["train", data_set, "--out", out, "--from", small_model, "--epochs", "1", "--exclude", "two"]
     outcome = run(*command)
@@ -273,6 +276,25 @@ def test_train_a_little(
     assert "validation" in outcome.out and f"wrote {out}" in outcome.out
     assert (tmp_path / "mine.log.jsonl").is_file()
     assert run("segment", data_set / "round" / "test" / "8.tif", "--model", out).code == 0
+
+
+@pytest.mark.usefixtures("short_training")
+def test_channels_that_no_index_tells_are_those_of_the_whole_training(
+    run: Run, small_model: Path, tmp_path: Path
+) -> None:
+    """Also of the validation images, whose turn comes when the network has been trained."""
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for number in range(9):
+        sample = generate("nuclei", (96, 96), diameter=20, seed=number)
+        planes = np.stack([0 * sample.image[0], sample.image[0]])
+        tifffile.imwrite(folder / f"{number}.tif", planes, metadata={"axes": "CYX"}, ome=False, imagej=True)
+        tifffile.imwrite(folder / f"{number}_masks.tif", sample.labels.astype(np.uint16))
+    out = tmp_path / "mine.safetensors"
+    words = ["--out", out, "--from", small_model, "--epochs", "1", "--validate-every", "0", "--channels", "1"]
+    outcome = run("train", folder, *words)
+    assert outcome.code == 0, outcome.err
+    assert "float32" in load_weights(out).card.scores["validation"]
 
 
 # models, doctor, help

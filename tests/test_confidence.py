@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from cellbasin.metrics import match
 from cellbasin.model import Model
 from cellbasin.options import NOT_ANNOTATED, Options
 from cellbasin.results import Segmentation
+from cellbasin.training import confidence_fit
 from cellbasin.training.confidence_fit import fit_confidence
 from cellbasin.weights import SHIPPED, load_weights
 
@@ -201,6 +203,32 @@ def test_the_size_that_is_measured_does_not_depend_on_how_objects_are_judged(dou
     model = _general()
     ways = [EVERYTHING, Options(), Options(min_confidence=0.95), Options(flow_threshold=0.1)]
     assert len({model.segment(doubtful, axes="YX", options=options).diameter for options in ways}) == 1
+
+
+def test_the_error_that_is_told_is_of_groups_left_out_and_one_group_tells_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    features, right, _ = _sample(3, 250)
+    monkeypatch.setattr(confidence_fit, "read_pair", lambda record: (None, None))
+    monkeypatch.setattr(confidence_fit, "are_right", lambda truth, labels, ignore: (np.arange(1, 251), right))
+    monkeypatch.setattr(confidence_fit.confidence, "object_features", lambda *_: features)
+    found: Any = SimpleNamespace(labels=None, flow=None, probability=None, objects={"flow_error": None}, diameter=30.0)
+
+    def table(groups: str) -> confidence_fit.Objects:
+        objects = confidence_fit.Objects()
+        for number, group in enumerate(groups):
+            objects.add(Record("drawn", "train", str(number), Path(), Path(), group=group), found)
+        return objects
+
+    alone = table("aaa")
+    assert len(alone) == 750 and alone.fitted() is not None
+    assert alone.left_out_error() is None
+    error = table("abcdefab").left_out_error()
+    assert error is not None and error < 0.1
+    seen: list[int | None] = []
+    together = table("abcab")
+    fitted = together.fitted
+    monkeypatch.setattr(together, "fitted", lambda without: seen.append(without) or fitted(without))
+    together.left_out_error()
+    assert seen == [0, 1, 2], "images of one group are left out together"
 
 
 def test_a_new_fit_does_not_depend_on_the_calibration_it_replaces(tmp_path: Path) -> None:

@@ -210,7 +210,8 @@ def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], channe
 
     readers = _readers(folder, settings, channels)
     records = _validation_records(folder, settings)
-    done = finish(load_weights(out), images, readers, records, settings, lambda line: print(line, flush=True))
+    network, tell = load_weights(out), lambda line: print(line, flush=True)
+    done = finish(network, images, readers, records, settings, tell, channels)
     save_weights(out, done.card, done.tensors)
     plot_log(out.with_suffix(".log.jsonl"), out.with_suffix(".log.png"))
 

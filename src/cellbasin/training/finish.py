@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from cellbasin.evaluation import SHOWN, Evaluation, evaluate
 from cellbasin.io import Record
 from cellbasin.metrics import average_precision
 from cellbasin.model import Model
+from cellbasin.options import Options
 from cellbasin.training.confidence_fit import fit_confidence
 from cellbasin.training.dataset import Annotated, TrainingImage
 from cellbasin.training.novelty_fit import fit_novelty
@@ -28,6 +30,7 @@ _CROP = 224
 _ALLOWED = {0.5: 0.003, 0.9: 0.01}
 _AGREEMENT = 0.98  # wanted of bf16 labels against float32's, average precision at IoU 0.9
 Tell = Callable[[str], None]
+Score = Callable[[Weights, Sequence[Record], str], tuple[Evaluation, list[np.ndarray]]]
 
 
 def finish(
@@ -37,10 +40,12 @@ def finish(
     records: Sequence[Record],
     recipe: Recipe,
     tell: Tell = lambda line: None,
+    channels: tuple[int, ...] | None = None,
 ) -> Weights:
     """The weights with all that their card can hold.
 
-    images, readers: the training images, prepared and as readers; records: validation images (none: float32 only).
+    images, readers: the training images, prepared and as readers; records: validation images (none: float32 only);
+    channels: of records whose layout no index tells, as `read_folder` took them.
     """
     tell("size model")
     weights = fit_size_model(weights, readers, recipe.ignore_label, recipe.seed)
@@ -48,12 +53,12 @@ def finish(
     card = replace(weights.card, ranges=calibrate(weights, _calibration_crops(images, recipe)))
     weights = replace(weights, card=card)
     tell("precisions")
-    weights = _with_precisions(weights, records, tell)
+    weights = _with_precisions(weights, records, partial(_score, ignore=recipe.ignore_label, channels=channels), tell)
     if records:
         tell("confidence")
-        weights = fit_confidence(weights, records)
+        weights = fit_confidence(weights, records, recipe.ignore_label, channels)
         tell("novelty")
-        weights = fit_novelty(weights, readers, records, recipe.ignore_label, recipe.seed)
+        weights = fit_novelty(weights, readers, records, recipe.ignore_label, recipe.seed, channels)
     return weights
 
 
@@ -64,15 +69,15 @@ def _calibration_crops(images: Sequence[TrainingImage], recipe: Recipe) -> np.nd
     return batches.draw(2**41)[0]
 
 
-def _with_precisions(weights: Weights, records: Sequence[Record], tell: Tell) -> Weights:
+def _with_precisions(weights: Weights, records: Sequence[Record], score: Score, tell: Tell) -> Weights:
     """Accept the precisions that change nothing that matters on validation images, and write down the proof."""
     accepted, proof = ["float32"], dict[str, Any]()
     if records:
-        exact, exact_labels = _score(weights, records, "float32")
+        exact, exact_labels = score(weights, records, "float32")
         proof["float32"] = _summary(exact)
         for precision in ("bf16", "int8"):
             try:
-                found, labels = _score(weights, records, precision)
+                found, labels = score(weights, records, precision)
             except EngineError as error:
                 tell(f"{precision}: not checked ({error})")
                 continue
@@ -88,10 +93,18 @@ def _with_precisions(weights: Weights, records: Sequence[Record], tell: Tell) ->
     return replace(weights, card=replace(weights.card, scores=scores))
 
 
-def _score(weights: Weights, records: Sequence[Record], precision: str) -> tuple[Evaluation, list[np.ndarray]]:
+def _score(
+    weights: Weights, records: Sequence[Record], precision: str, *, ignore: int, channels: tuple[int, ...] | None
+) -> tuple[Evaluation, list[np.ndarray]]:
     labels: list[np.ndarray] = []
-    model = Model([weights], engine="openvino", precision=precision)
-    evaluation = evaluate(model, records, diameter="true", report=lambda record, found: labels.append(found.labels))
+    evaluation = evaluate(
+        Model([weights], engine="openvino", precision=precision),
+        records,
+        diameter="true",
+        options=Options(channels=channels),
+        ignore=ignore,
+        report=lambda record, found: labels.append(found.labels),
+    )
     return evaluation, labels
 
 

@@ -25,12 +25,17 @@ _FEWEST = 20  # validation images; fewer cannot settle the limit
 
 
 def fit_novelty(
-    weights: Weights, images: Sequence[Callable[[], Annotated]], records: Sequence[Record], ignore: int, seed: int = 0
+    weights: Weights,
+    images: Sequence[Callable[[], Annotated]],
+    records: Sequence[Record],
+    ignore: int,
+    seed: int = 0,
+    channels: tuple[int, ...] | None = None,
 ) -> Weights:
     """The weights with the styles of their training images in their card.
 
     images: readers of the training images; records: validation images, 95 % of which are within the limit. Left
-    unfitted where there are fewer than twenty of these.
+    unfitted where there are fewer than twenty of these with objects. channels: of records whose layout no index tells.
     """
     if len(records) < _FEWEST:
         return weights
@@ -50,7 +55,9 @@ def fit_novelty(
         image, labels = read_pair(record)
         diameter = median_diameter(labels, ignore)
         if diameter > 0:
-            pixels = select_channels(image, channels_of(record, image))
+            pixels = select_channels(image, channels_of(record, image, channels))
             distances.append(known.distance(model.style(pixels, diameter)))
+    if len(distances) < _FEWEST:
+        return weights
     limit = float(np.quantile(distances, _USUAL))
     return replace(weights, card=replace(weights.card, novelty=Novelty(prototypes, limit).as_card()))

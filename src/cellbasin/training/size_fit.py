@@ -37,11 +37,15 @@ _LEAST_SPREAD = 1e-3  # of a number of the style; one that hardly varies must no
 def fit_size_model(
     weights: Weights, images: Sequence[Callable[[], Annotated]], ignore: int = NOT_ANNOTATED, seed: int = 0
 ) -> Weights:
-    """The weights with a size model in their card, fitted on annotated training images (read when needed)."""
+    """The weights with a size model in their card, fitted on annotated training images (read when needed).
+
+    Without any annotated object there is none.
+    """
     rng = np.random.default_rng(seed)
     model = Model([weights])
     styles, ratios, owner = [], [], []
     taken: dict[str, int] = defaultdict(int)
+    groups: dict[tuple[str, str], int] = {}  # images of one group look alike and stay in one fold
     for index in rng.permutation(len(images)):
         annotated = images[index]()
         diameter = median_diameter(annotated.labels, ignore)
@@ -49,10 +53,13 @@ def fit_size_model(
             continue
         taken[annotated.source] += 1
         pixels = normalised(annotated)
+        group = groups.setdefault((annotated.source, annotated.group or annotated.name), len(groups))
         for ratio in rng.uniform(-_REACH, _REACH, _LOOKS):
             styles.append(model.style(pixels, diameter / np.exp(ratio)))
             ratios.append(ratio)
-            owner.append(index)
+            owner.append(group)
+    if not styles:
+        return weights
     fitted, record = _best_fit(np.array(styles), np.array(ratios), np.array(owner))
     return replace(weights, card=replace(weights.card, size_model=fitted.as_card() | record))
 
