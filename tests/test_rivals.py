@@ -58,6 +58,18 @@ def test_a_run_stops_at_its_time_and_goes_on_where_it_was(tmp_path, monkeypatch,
     assert "rose by 0.0600" in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_a_run_that_was_stopped_before_its_last_score_is_scored_when_it_goes_on(tmp_path, monkeypatch):
+    learner = Learner(tmp_path, monkeypatch)
+    learner.run(2)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    (tmp_path / "log.jsonl").write_text("\n".join(lines[:-1]) + "\n")
+    learner.run(2)
+    log = runs.read_log(tmp_path / "log.jsonl")
+    assert len(learner.steps) == 12 and (log[-1]["step"], log[-1]["seconds"]) == (12, 120)
+    learner.run(2)
+    assert len(runs.read_log(tmp_path / "log.jsonl")) == 4
+
+
 def test_the_rise_over_the_last_quarter_decides():
     flat = [{"seconds": 100 * n, "step": n, "ap50": min(0.7, 0.1 * n)} for n in range(1, 13)]
     assert runs.last_rise(flat) == 0

@@ -87,7 +87,7 @@ def train(
     learn: takes the number of the step and the part of the time that is spent, 0..1; returns the loss. keep: writes
     what is needed to go on. validate: returns scores, "ap50" among them. Both are called every few minutes.
     """
-    spent = wanted.out / "spent.json"
+    spent, log = wanted.out / "spent.json", wanted.out / "log.jsonl"
     step, seconds = json.loads(spent.read_text()) if spent.exists() else (0, 0.0)
     budget, losses = 60 * wanted.minutes, []
     due = seconds + 60 * wanted.every
@@ -101,7 +101,9 @@ def train(
             mean = sum(losses) / len(losses)
             append(wanted.out, {"step": step, "seconds": seconds, "loss": mean, **validate()})
             losses, due = [], seconds + 60 * wanted.every
-    print(verdict(read_log(wanted.out / "log.jsonl")))
+    if not any(line["step"] == step for line in read_log(log)):  # stopped between the last step and its score
+        append(wanted.out, {"step": step, "seconds": seconds, **validate()})
+    print(verdict(read_log(log)))
 
 
 def rate(step: int, progress: float, peak: float) -> float:
