@@ -177,6 +177,8 @@ def test_sources_count_as_the_root_of_their_size_and_generated_images_get_their_
     assert weights.sum() == pytest.approx(1)
     assert weights[20:].sum() == pytest.approx(0.2)
     assert weights[4:20].sum() == pytest.approx(2 * weights[:4].sum())
+    assert image_weights(images, 0.2, balance=0)[:4].sum() == pytest.approx(0.4)
+    assert image_weights(images, 0.2, balance=1)[:20] == pytest.approx(0.04)
 
 
 def test_batches_are_numbered_and_errors_reach_the_caller():
@@ -253,6 +255,8 @@ def test_a_run_that_was_killed_ends_as_if_it_had_not_been(tiny, tmp_path, torch)
 
     first, second = load_weights(whole), load_weights(out)
     assert all(np.array_equal(first.tensors[key], second.tensors[key]) for key in first.tensors)
+    assert loop.train(images, architecture, replace(TINY, epochs=1.5), tmp_path / "short.safetensors").exists()
+    assert load_weights(tmp_path / "short.safetensors").card.recipe["steps"] == 3
     assert first.card.recipe["steps"] == 12 and first.card.sources == ("made",)
 
 

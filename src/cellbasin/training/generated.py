@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -13,16 +13,16 @@ GENERATED = "generated"
 COUNT = 600  # images of a run, beside the annotated ones
 _SIDE = 320
 # Real annotated images of cells in transmitted light are few, and cultures in it full of what is no cell.
-_TURNS = (*sorted(KINDS), "culture", "culture", "culture", "phase")
+TURNS = (*sorted(KINDS), "culture", "culture", "culture", "phase")
 
 
-def generated_images(count: int, seed: int = 0) -> list[Callable[[], Annotated]]:
+def generated_images(count: int, seed: int = 0, kinds: Sequence[str] = TURNS) -> list[Callable[[], Annotated]]:
     """Functions that draw `count` annotated images, the kinds in turn, object diameters from 18 to 45 pixels."""
 
     def draw(index: int) -> Annotated:
         number = seed * 1_000_003 + index
         diameter = float(np.random.default_rng(number).uniform(18, 45))
-        sample = generate(_TURNS[index % len(_TURNS)], (_SIDE, _SIDE), diameter=diameter, seed=number)
+        sample = generate(kinds[index % len(kinds)], (_SIDE, _SIDE), diameter=diameter, seed=number)
         name = f"{sample.kind}-{number}"
         return Annotated(np.asarray(sample.image), sample.labels, name, GENERATED, "gray", name)
 

@@ -146,7 +146,7 @@ class _Run:
         self.state = Progress()
         self.sources = tuple(sorted({image.source for image in images}))
         self.start = start
-        self.steps = recipe.epochs * max(1, len(images) // recipe.schedule[-1][2])
+        self.steps = round(recipe.epochs * max(1, len(images) // recipe.schedule[-1][2]))
         self.sums, self.summed = torch.zeros(2), 0
         self.checkpoint = out.with_suffix(".checkpoint.pt")
         if self.checkpoint.exists():
@@ -164,7 +164,7 @@ class _Run:
         """What batch number `step` is made of."""
         part, recipe = self._part(step), self.recipe
         size, count = next((size, count) for begin, size, count in reversed(recipe.schedule) if part >= begin)
-        return Stage(size, count, recipe.generated if part < 1 - recipe.cooldown else 0.0)
+        return Stage(size, count, recipe.generated if part < recipe.generated_until else 0.0)
 
     def precision(self) -> torch.autocast:
         """In which the network computes: bf16 where the device can, else float32."""

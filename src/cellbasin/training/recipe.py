@@ -14,15 +14,17 @@ class Recipe:
     Length is `minutes` of training (summed over resumed sessions) or `epochs`, one of them 0. `schedule` is a tuple of
     (part of the run at which it starts, crop size in pixels, crops per batch). Learning rate: linear warm-up over
     `warmup` steps (0: over `warm_part` of the run), constant, linear to 0 over the last `cooldown` part of the run
-    ("halving" is the paper's schedule). Probabilities are per crop. Sizes and scales are relative to the model's object
-    diameter. `contacts`: weight in the loss of pixels within 2 px of another object.
+    ("halving" is the paper's schedule). `balance`: a source is drawn as often as its number of images to this power
+    (0: all alike, 1: all images alike). `generated`: part of the crops, until the part `generated_until` of the run is
+    over. Probabilities are per crop. Sizes and scales are relative to the model's object diameter. `contacts`: weight
+    in the loss of pixels within 2 px of another object.
     """
 
     name: str = "default"
     licence: str = ""
     note: str = ""
     minutes: float = 120.0
-    epochs: int = 0
+    epochs: float = 0
     optimizer: str = "adamw"
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
@@ -36,7 +38,9 @@ class Recipe:
     diameter: float = 30.0
     # sampling
     on_object: float = 0.85
+    balance: float = 0.5
     generated: float = 0.2
+    generated_until: float = 0.5
     validation: float = 0.12
     exclude: tuple[str, ...] = ()
     only: tuple[str, ...] = ()

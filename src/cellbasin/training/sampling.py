@@ -29,9 +29,9 @@ class Stage:
     generated: float = 0.0
 
 
-def image_weights(images: Sequence[TrainingImage], generated: float) -> np.ndarray:
-    """Probability (N,) of drawing each image: a source counts as the root of its number of images, and within a large
-    source each look as the root of its own. Generated images (source "generated") get the share `generated`.
+def image_weights(images: Sequence[TrainingImage], generated: float, balance: float = 0.5) -> np.ndarray:
+    """Probability (N,) of drawing each image: a source counts as its number of images to the power `balance`, and
+    within a large source each look as its own. Generated images (source "generated") get the share `generated`.
     """
     sources = Counter(image.source for image in images)
     looks = Counter(image.look for image in images)
@@ -42,10 +42,10 @@ def image_weights(images: Sequence[TrainingImage], generated: float) -> np.ndarr
         return image.look if looks[image.look] >= _SMALL_LOOK else f"{image.source}/{image.layout}/rare"
 
     sizes = Counter(bucket(image) for image in images)
-    weights = np.array([sizes[bucket(image)] ** -0.5 for image in images])
+    weights = np.array([sizes[bucket(image)] ** (balance - 1) for image in images])
     names = np.array([image.source for image in images])
     for source, count in sources.items():
-        weights[names == source] *= count**0.5 / weights[names == source].sum()
+        weights[names == source] *= count**balance / weights[names == source].sum()
     drawn = names == GENERATED
     if drawn.any() and not drawn.all():
         weights[drawn] *= generated / weights[drawn].sum()
@@ -87,7 +87,7 @@ class Batches:
         """Batch number `step`."""
         stage = self.stage(step)
         if stage.generated not in self._weights:
-            self._weights[stage.generated] = image_weights(self.images, stage.generated)
+            self._weights[stage.generated] = image_weights(self.images, stage.generated, self.recipe.balance)
         rng = np.random.default_rng((self.recipe.seed, step))
         chosen = rng.choice(len(self.images), stage.count, p=self._weights[stage.generated])
         crops = [draw_crop(self.images[index], stage.size, self.recipe, rng) for index in chosen]
