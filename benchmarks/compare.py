@@ -3,7 +3,7 @@
     python benchmarks/compare.py
 
 Average precision on the same test images, by method and source, with 95 % bootstrap intervals over images; differences
-from the first method by pairs of the same images; seconds per image and hours of training.
+of `general` from the others by pairs of the same images; seconds per image and hours of training.
 """
 
 from __future__ import annotations
@@ -112,10 +112,12 @@ def _interval(values: Sequence[float]) -> str:
 
 
 def difference_table(results: Sequence[MethodResult]) -> str:
-    """How far the first method is ahead of each other one, image by image."""
-    first = results[0]
+    """How far `general`, or the best method where that is not there, is ahead of each other one, image by image."""
+    first = next((result for result in results if result.method == "general"), results[0])
     rows = []
-    for other in results[1:]:
+    for other in results:
+        if other is first:
+            continue
         for name, nuclei in (("nuclei", True), ("all other images", False)):
             chosen = [k for k, image in enumerate(_sorted(first)) if (image.source in NUCLEI) == nuclei]
             ahead = [str(bootstrap_interval(_ahead(first, other, threshold)[chosen])) for threshold in SHOWN]

@@ -1,7 +1,7 @@
 """Draw docs/figures/ from docs/results/ and docs/runs/ alone: no data, no programs.
 
     make figures                                    with everything that it needs
-    python benchmarks/figures.py --only ap,sizes    of ap, sizes, styles, training, rivals, trust, networks
+    python benchmarks/figures.py --only ap,sizes    some of those below
 
 - ap.png: average precision against the threshold of IoU, by method (paper, figure 3)
 - sizes.png: estimated against true diameter, single step and refined (figure S2)
@@ -10,6 +10,8 @@
 - rivals.png: validation scores of the rivals in training, whose logs are kept in docs/runs/rivals/
 - trust.png: whether confidence is true, and precision against coverage
 - networks.png: specialists and networks that never saw a category, on those images, against `general` (figure 3)
+- unseen.png: of networks that never saw a category: whether confidence is true there, and whether novelty tells it
+- failures.png: the test images that `general` did worst on, outlines alone (from `failures.py`)
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ ROOT = Path(__file__).parent.parent
 RUNS, FIGURES = ROOT / "docs" / "runs", ROOT / "docs" / "figures"
 NEAR = 1.35
 MARKERS = "os^Dv"
+RED = (220, 30, 30)
 VALIDATION = "validation AP@0.5 (—), 0.75 (- -), 0.9 (···)"
 SMOOTH = 20  # lines of a log that are averaged, at most
 
@@ -53,6 +56,8 @@ def main() -> int:
         "rivals": lambda: rival_curves(sorted((arguments.runs / "rivals").glob("*.jsonl"))),
         "trust": lambda: reliability(arguments.results),
         "networks": lambda: network_curves(arguments.results),
+        "unseen": lambda: trust_unseen(arguments.results),
+        "failures": lambda: outlines(arguments.results / "failures.npz"),
     }
     wanted = arguments.only.split(",") if arguments.only else list(drawings)
     unknown = sorted(set(wanted) - set(drawings))
@@ -146,6 +151,54 @@ def reliability(folder: Path) -> pyplot.Figure | None:
     for axis in (left, right):
         axis.grid(alpha=0.3)
         axis.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def trust_unseen(folder: Path) -> pyplot.Figure | None:
+    """Of networks that never saw a category, on its test images: reliability, and ROC of the novelty."""
+    kept = {name: folder / "networks" / f"without-{name}.json" for name in CATEGORIES}
+    shown = {name: load(path) for name, path in kept.items() if path.exists()}
+    shown = {name: result for name, result in shown.items() if result.trust is not None}
+    if not shown:
+        return None
+    figure, (left, right) = pyplot.subplots(1, 2, figsize=(10, 4.4), layout="constrained")
+    for place, (name, result) in enumerate(shown.items()):
+        found = result.trust.of(CATEGORIES[name])
+        if found.objects.sum():
+            told, true = zip(*[(told, true) for _, told, true in found.bins()], strict=True)
+            label = f"{name}: calibration error {found.calibration_error:.3f}"
+            left.plot(told, true, "o-", color=f"C{place}", label=label)
+        asked = CATEGORIES[name], result.settings["seen"]
+        label = f"{name}: area {result.trust.novelty_area(*asked):.2f}"
+        right.plot(*result.trust.novelty_curve(*asked), color=f"C{place}", label=label)
+    for axis in (left, right):
+        axis.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=8)
+    left.set(xlabel="confidence", ylabel="right (IoU at least 0.5)", xlim=(0, 1), ylim=(0, 1))
+    right.set(xlabel="called unlike, of the sources learned from", ylabel="called unlike, of the category never seen")
+    return figure
+
+
+def outlines(path: Path) -> pyplot.Figure | None:
+    """True outlines in black and found ones in red, one panel an image."""
+    if not path.exists():
+        return None
+    with np.load(path) as file:
+        titles = [str(title) for title in file["titles"]]
+        images = [(file[f"true{n}"], file[f"found{n}"]) for n in range(len(titles))]
+    columns = 5
+    rows = math.ceil(len(titles) / columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(3.6 * columns, 3 * rows), squeeze=False)
+    for axis, title, (true, found) in zip(axes.flat, titles, images, strict=False):
+        picture = np.full((*true.shape, 3), 255, np.uint8)
+        picture[true] = 0
+        picture[found] = RED
+        axis.imshow(picture, interpolation="antialiased")
+        axis.set_title(title, fontsize=8)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    figure.set_layout_engine("constrained")
     return figure
 
 
@@ -251,7 +304,7 @@ def _styles(sources: np.ndarray) -> list[tuple[str, dict[str, Any]]]:
 
 def _arguments() -> argparse.Namespace:
     parser = command_line(__doc__)
-    parser.add_argument("--only", help="some of ap,sizes,styles,training,rivals,trust,networks")
+    parser.add_argument("--only", help="names of figures, separated by commas")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--runs", type=Path, default=RUNS)
     parser.add_argument("--out", type=Path, default=FIGURES)

@@ -7,13 +7,17 @@
     python benchmarks/networks.py page                      docs/networks.md, from docs/results/ alone
 
 Weights, checkpoints and logs are in output/networks/, which is not tracked. Every network's card lists the sources that
-it and its ancestors have seen; `page` refuses one that has seen what it is said to lack.
+it and its ancestors have seen, and so do NAME.manifest.json beside it and the result that `score` keeps; `page`
+refuses one that has seen what it is said to lack. A network that goes on from another has a copy of that beside it
+(NAME.start.safetensors), so that a run in parts has one ancestor even where `general` is replaced in between.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -30,9 +34,10 @@ from report import command_line, markdown, say
 from results import load, of_model
 from trust import evaluate_with_trust
 
+from cellbasin.atomic import atomic
 from cellbasin.io import read_index
 from cellbasin.model import load_model
-from cellbasin.weights import Weights, WeightsError, load_weights
+from cellbasin.weights import Weights, WeightsError, find_model, load_weights
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "output" / "networks"
@@ -78,12 +83,13 @@ def main() -> int:
 
 
 def finished(name: str) -> Weights | None:
-    """The weights of a network that has been trained to its end and knows sizes."""
+    """The weights of a network that has been trained for the planned minutes and knows sizes."""
     try:
         weights = load_weights(OUTPUT / f"{name}.safetensors")
     except WeightsError:
         return None
-    return weights if weights.card.size_model else None
+    card = weights.card
+    return weights if card.size_model and card.recipe["minutes"] >= PLANS[name].minutes else None
 
 
 def state(name: str) -> str:
@@ -106,15 +112,36 @@ def _train(name: str, end: float, threads: int) -> None:
     left = (end - time.monotonic()) / 60
     if finished(name) or left < LEAST:
         return
-    plan = PLANS[name]
     say(f"{name}: {left:.0f} minutes left in this session")
-    words = ["--out", str(OUTPUT / f"{name}.safetensors"), "--minutes", f"{plan.minutes:g}", *plan.words]
+    words = ["--out", str(OUTPUT / f"{name}.safetensors"), "--minutes", f"{PLANS[name].minutes:g}", *words_of(name)]
     words += ["--session-minutes", f"{left:.1f}", "--validate-every", "30"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
     with (OUTPUT / f"{name}.out").open("a") as out:
         command = [sys.executable, "-m", "cellbasin", "train", str(data_root()), *words]
         done = subprocess.run(command, env=environment, stdout=out, stderr=out, check=False)
     say(f"{name}: {state(name) if not done.returncode else f'failed, see {out.name}'}")
+    if weights := finished(name):
+        write_manifest(weights, OUTPUT / f"{name}.manifest.json")
+
+
+def words_of(name: str) -> list[str]:
+    """The words of a plan; the network to go on from is copied when the run begins, and is that copy from then on."""
+    words = list(PLANS[name].words)
+    if "--from" in words:
+        place, copy = words.index("--from") + 1, OUTPUT / f"{name}.start.safetensors"
+        if not copy.exists():
+            with atomic(copy) as temporary:
+                shutil.copyfile(find_model(words[place]), temporary)
+        words[place] = str(copy)
+    return words
+
+
+def write_manifest(weights: Weights, path: Path) -> None:
+    """All that a network has learned from: its own sources and those of its ancestors, oldest first."""
+    card = weights.card
+    networks = [*card.ancestors, {"name": card.name, "sha256": weights.sha256, "sources": list(card.sources)}]
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps({"seen": list(card.seen), "networks": networks}, indent=1) + "\n")
 
 
 def score(name: str) -> None:

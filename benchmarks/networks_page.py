@@ -30,21 +30,23 @@ HEAD = """# Generalist and specialists
 
 Written by `python benchmarks/networks.py page` from [results/](results/); `benchmarks/networks.py` trains and scores
 the networks. All are tested on the same images as [the methods](comparison.md), with automatic diameter; average
-precision as mean over images with 95 % bootstrap intervals. Hours include those of ancestors; those of `general` are of
-two cores, those that came after it of one.
+precision as mean over images with 95 % bootstrap intervals. Hours are of the clock and include those of ancestors;
+those of `general` are partly of two cores, all others of one.
 """
 
 
 def write_page(results: Path = RESULTS, page: Path = PAGE) -> Path:
     """Write the page and return it.
 
-    Raises ValueError for a network that has seen what it must lack.
+    Raises ValueError for a network that has seen what it must lack, FileNotFoundError where there is none.
     """
     general = load(results / "general.json")
     networks = {path.stem: load(path) for path in sorted((results / "networks").glob("*.json"))}
     parts = [HEAD, *(specialists(source, general, networks) for source in SPECIALITIES)]
     parts += [nuclei(general, networks, CATEGORIES["nuclei"]), research(general, networks)]
     parts.append(left_out(general, networks))
+    if not networks:
+        raise FileNotFoundError(f"{results / 'networks'}: found no network; expected some: train and score them first")
     page.write_text("\n".join(part for part in parts if part))
     return page
 
@@ -112,7 +114,7 @@ def left_out(general: MethodResult, networks: Mapping[str, MethodResult]) -> str
         own = part_of(result, sources)
         trust = result.trust
         error = trust.of(sources).calibration_error if trust else math.nan
-        area = trust.novelty_area(sources) if trust else math.nan
+        area = trust.novelty_area(sources, result.settings["seen"]) if trust else math.nan
         compared = at(part_of(general, sources))[:2]
         rows.append([category, str(len(own.images)), *at(own)[:2], *compared, f"{error:.3f}", f"{area:.2f}"])
     if not rows:
@@ -126,16 +128,18 @@ def left_out(general: MethodResult, networks: Mapping[str, MethodResult]) -> str
     header += ["calibration error", "area under ROC of novelty"]
     listed = "; ".join(f"{name}: {', '.join(sources)}" for name, sources in CATEGORIES.items())
     text = (
-        f"{listed}. Calibration error: of the confidence that objects of the category get, fitted without it. "
+        f"{listed}. Images drawn by the generator, nuclei and cells among them, are in every network's training. "
+        "Calibration error: of the confidence that objects of the category get, fitted without it. "
         "Novelty: how well the distance of an image's style from those of the training tells the category from "
-        "all other test images."
+        "the test images of the sources that the network has learned from ([curves](figures/unseen.png))."
     )
     return f"## Categories never seen\n\n{text}\n\n{markdown(header, rows)}\n"
 
 
 def check_unseen(result: MethodResult, sources: Collection[str]) -> None:
     """Raise ValueError where a network or an ancestor of it has learned from one of the sources."""
-    seen = sorted(set(result.settings["seen"]) & set(sources))
+    learned = {*result.settings["seen"], *(s for one in result.settings["ancestors"] for s in one["sources"])}
+    seen = sorted(learned & set(sources))
     if seen:
         raise ValueError(
             f"{result.method}: found that it has seen {', '.join(seen)}; expected none of {', '.join(sources)}"

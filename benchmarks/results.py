@@ -76,6 +76,7 @@ def of_model(
         "version": VERSION,
         "weights": model.weights[0].sha256,
         "seen": list(card.seen),
+        "ancestors": [{"sha256": one["sha256"], "sources": one["sources"]} for one in card.ancestors],
         "diameter": diameter,
         "engine": f"{engine.name} {engine.precision}",
     }

@@ -79,18 +79,27 @@ class Trust:
         chosen = [counts for source, counts in self.objects.items() if sources is None or source in sources]
         return Reliability(*np.sum(chosen, axis=0)) if chosen else Reliability(*np.zeros((3, BINS)))
 
-    def novelty_area(self, unlike: Collection[str]) -> float:
-        """Area under the ROC curve of the distance, images of some sources against those of all others.
+    def novelty_curve(self, unlike: Collection[str], known: Collection[str]) -> tuple[np.ndarray, np.ndarray]:
+        """ROC of the distance: part of the images of the known sources, and of those that are unlike them, that are as
+        far or farther, from (0, 0) to (1, 1); empty where there are none of either.
 
-        >>> Trust(distances={"a": [0.1, 0.2], "b": [0.15, 0.9]}).novelty_area(["b"])
+        >>> Trust(distances={"a": [0.1, 0.2], "b": [0.15, 0.9]}).novelty_curve(["b"], ["a"])[1].tolist()
+        [0.0, 0.5, 0.5, 1.0, 1.0]
+        """
+        far, near = (np.array([d for s in sources for d in self.distances.get(s, [])]) for sources in (unlike, known))
+        if not len(far) or not len(near):
+            return np.zeros(0), np.zeros(0)
+        limits = np.array([np.inf, *np.unique([*far, *near])[::-1]])[:, None]
+        return (near >= limits).mean(axis=1), (far >= limits).mean(axis=1)
+
+    def novelty_area(self, unlike: Collection[str], known: Collection[str]) -> float:
+        """Area under `novelty_curve`; NaN where that is empty.
+
+        >>> Trust(distances={"a": [0.1, 0.2], "b": [0.15, 0.9]}).novelty_area(["b"], ["a"])
         0.75
         """
-        far = np.array([d for source, values in self.distances.items() if source in unlike for d in values])
-        near = np.array([d for source, values in self.distances.items() if source not in unlike for d in values])
-        if not len(far) or not len(near):
-            return math.nan
-        difference = far[:, None] - near
-        return float(((difference > 0) + 0.5 * (difference == 0)).mean())
+        wrong, right = self.novelty_curve(unlike, known)
+        return float((np.diff(wrong) * (right[1:] + right[:-1]) / 2).sum()) if len(wrong) else math.nan
 
     def as_json(self) -> dict[str, Any]:
         """Plain types; the inverse of `from_json`."""

@@ -11,14 +11,19 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
+import compare
+import failures
 import figures
 import networks
 import networks_page
 import results
 import trust
+from hypothesis import given
+from hypothesis import strategies as st
 
 from cellbasin.confidence import calibration_error
 from cellbasin.evaluation import Evaluation, are_right, score_labels
+from cellbasin.weights import load_weights, save_weights
 
 SOURCES = ("dsb2018", "neuroblastoma", "sartorius")
 
@@ -55,8 +60,19 @@ def test_reliability_is_that_of_the_objects_themselves(told):
         kept = confidence >= least
         assert part == pytest.approx(kept.mean(), abs=1e-9)
         assert precision == pytest.approx(right[kept].mean(), abs=1e-9)
-    assert found.novelty_area(["b"]) == 1.0
-    assert np.isnan(found.novelty_area([]))
+    assert found.novelty_area(["b"], ["a"]) == 1.0
+    assert np.isnan(found.novelty_area([], ["a"])) and np.isnan(found.novelty_area(["b"], ["other"]))
+    assert found.novelty_curve([], ["a"])[0].size == 0
+
+
+@given(st.lists(st.integers(0, 9), min_size=1, max_size=12), st.lists(st.integers(0, 9), min_size=1, max_size=12))
+def test_the_area_is_the_chance_that_what_is_unlike_is_farther(near, far):
+    found = trust.Trust(distances={"near": [n / 10 for n in near], "far": [f / 10 for f in far], "other": [0.0, 2.0]})
+    chance = np.mean([(f > n) + 0.5 * (f == n) for f in far for n in near])
+    assert found.novelty_area(["far"], ["near"]) == pytest.approx(chance)
+    wrong, right = found.novelty_curve(["far"], ["near"])
+    assert (wrong[0], right[0], wrong[-1], right[-1]) == (0, 0, 1, 1)
+    assert (np.diff(wrong) >= 0).all() and (np.diff(right) >= 0).all()
 
 
 def test_trust_is_kept_with_the_scores(told, tmp_path):
@@ -86,7 +102,8 @@ def folder(tmp_path):
     """Results of `general` and of one network of each kind."""
     seen = {"general": SOURCES[:2], "nuclei": ("dsb2018",), "research": SOURCES, "without-nuclei": ("neuroblastoma",)}
     for number, (name, sources) in enumerate(seen.items()):
-        result = results.MethodResult(name, name, scores(0.1 * (number + 1)), 1.0, {"seen": list(sources)})
+        settings = {"seen": list(sources), "ancestors": []}
+        result = results.MethodResult(name, name, scores(0.1 * (number + 1)), 1.0, settings)
         result.save(tmp_path if name == "general" else tmp_path / "networks")
     return tmp_path
 
@@ -103,16 +120,27 @@ def test_the_page_shows_each_network_on_its_own_images(folder):
 def test_a_network_that_has_seen_what_it_must_lack_is_refused(folder):
     path = folder / "networks" / "without-nuclei.json"
     result = results.load(path)
-    replace(result, settings={"seen": ["neuroblastoma", "isbi2009"]}).save(path.parent)
-    with pytest.raises(ValueError, match="has seen isbi2009; expected none of dsb2018, isbi2009"):
+    ancestor = {"sha256": "0", "sources": ["isbi2009"]}
+    for settings in (
+        {"seen": ["neuroblastoma", "isbi2009"], "ancestors": []},
+        {"seen": ["neuroblastoma"], "ancestors": [ancestor]},
+    ):
+        replace(result, settings=settings).save(path.parent)
+        with pytest.raises(ValueError, match="has seen isbi2009; expected none of dsb2018, isbi2009"):
+            networks_page.write_page(folder, folder / "page.md")
+    for old in path.parent.iterdir():
+        old.unlink()
+    with pytest.raises(FileNotFoundError, match="found no network"):
         networks_page.write_page(folder, folder / "page.md")
 
 
 def test_every_network_that_was_scored_lacks_what_it_is_said_to_lack():
     kept = {path.stem: json.loads(path.read_text()) for path in results.RESULTS.glob("networks/*.json")}
     for category, sources in networks_page.CATEGORIES.items():
-        stored = kept.get(f"without-{category}")
-        assert stored is None or not set(stored["settings"]["seen"]) & set(sources)
+        if (stored := kept.get(f"without-{category}")) is not None:
+            settings = stored["settings"]
+            learned = {*settings["seen"], *(s for one in settings["ancestors"] for s in one["sources"])}
+            assert learned and not learned & set(sources)
 
 
 def test_plans_leave_out_and_single_out_what_their_names_say():
@@ -136,6 +164,14 @@ def test_networks_and_confidence_are_drawn_from_saved_results_alone(folder, told
     assert right.lines[0].get_xdata()[-1] == 1
     curves = {axis.get_title(): axis.lines for axis in figures.network_curves(folder).axes}
     assert list(curves) == ["nuclei", "nuclei, never seen"]
+    assert figures.trust_unseen(folder) is None  # nothing was said
+    other = results.load(folder / "networks" / "without-nuclei.json")
+    renamed = trust.Trust({"dsb2018": told[0].objects["a"]}, {"dsb2018": [0.3, 0.4], "neuroblastoma": [0.1, 0.3]})
+    replace(other, trust=renamed).save(folder / "networks")
+    left, right = figures.trust_unseen(folder).axes
+    assert "nuclei: calibration error" in left.get_legend().get_texts()[0].get_text()
+    assert right.get_legend().get_texts()[0].get_text() == "nuclei: area 0.88"
+    assert "| 0.88 |" in networks_page.write_page(folder, folder / "page.md").read_text()
     own = networks_page.part_of(general, networks_page.CATEGORIES["nuclei"]).at(0.5)[0]
     assert curves["nuclei"][0].get_ydata()[0] == pytest.approx(own.mean)
 
@@ -156,3 +192,46 @@ def test_only_what_is_not_finished_is_trained_and_never_beyond_the_session(tmp_p
     assert int(environment["OMP_NUM_THREADS"]) >= 1
     networks.train_all(["research"], networks.LEAST / 2, jobs=1)
     assert len(started) == 1
+
+
+def test_a_run_in_parts_has_one_ancestor_and_longer_plans_are_gone_on_with(tmp_path, monkeypatch):
+    ancestor = load_weights("general")
+    monkeypatch.setattr(networks, "OUTPUT", tmp_path)
+    monkeypatch.setattr(networks, "find_model", lambda name: tmp_path / f"{name}.first")
+    (tmp_path / "general.first").write_bytes(b"first")
+    words = networks.words_of("research")
+    (tmp_path / "general.first").write_bytes(b"replaced in between")
+    assert networks.words_of("research") == words
+    assert Path(words[words.index("--from") + 1]).read_bytes() == b"first"
+    assert "--from" not in networks.words_of("without-nuclei")
+    minutes = networks.PLANS["research"].minutes
+    card = replace(ancestor.card, name="research", recipe={"minutes": minutes}, ancestors=ancestor.lineage)
+    save_weights(tmp_path / "research.safetensors", card, ancestor.tensors)
+    found = networks.finished("research")
+    assert found is not None
+    networks.write_manifest(found, tmp_path / "manifest.json")
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest["seen"] == list(card.seen) and manifest["networks"][-1]["sha256"] == found.sha256
+    assert manifest["networks"][-2]["sha256"] == ancestor.sha256
+    save_weights(tmp_path / "research.safetensors", replace(card, recipe={"minutes": minutes - 1}), ancestor.tensors)
+    assert networks.finished("research") is None
+
+
+def test_failures_are_outlines(tmp_path, monkeypatch):
+    monkeypatch.setattr(failures, "OUT", tmp_path / "failures.npz")
+    assert figures.outlines(failures.OUT) is None
+    worst = scores(0.3).images[:7]
+    edges = np.eye(9, 12, dtype=bool)
+    failures.write(worst, [(edges, edges[::-1])] * 7, 0)
+    axes = figures.outlines(failures.OUT).axes
+    assert len(axes) == 10 and axes[0].get_title().startswith("dsb2018/0\nAP@0.5 0.")
+    picture = axes[6].images[0].get_array()
+    assert picture[0, 0].tolist() == [0, 0, 0] and picture[8, 0].tolist() == list(figures.RED)
+    assert set(map(tuple, picture.reshape(-1, 3).tolist())) == {(0, 0, 0), figures.RED, (255, 255, 255)}
+
+
+def test_general_is_compared_with_the_others_even_where_one_is_better(tmp_path):
+    told = results.MethodResult("stardist-true-diameter", "told", scores(0.1))
+    general = results.MethodResult("general", "cellbasin general", scores(0.4))
+    text = compare.difference_table([told, general])
+    assert text.startswith("## cellbasin general is ahead by") and "| told | nuclei (6) | -" in text
