@@ -1,7 +1,7 @@
 # make demo             set up, draw example images (or take IMAGES=path), segment them
 # make test             set up, check style, types and layers, run all tests
 # make fuzz             300 damaged files of every format (make test: 30 of each)
-# make figures          docs/figures and docs/comparison.md from docs/results and docs/runs
+# make figures          docs/figures, docs/comparison.md and docs/networks.md from docs/results and docs/runs
 # make lint             the checks alone        make clean             remove what these made
 
 PYTHON ?= $(shell for p in python3.11 python3.12 python3.13 python3 python; do \
@@ -37,6 +37,7 @@ figures: $(VENV)/.dev
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt scikit-learn
 	@$(BIN)/python benchmarks/figures.py
 	@$(BIN)/python benchmarks/compare.py
+	@$(BIN)/python benchmarks/networks.py page
 
 clean:
 	rm -rf $(VENV) $(OUTPUT) build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis .import_linter_cache

@@ -41,7 +41,8 @@ from cellbasin.weights import Weights, WeightsError, find_model, load_weights
 
 ROOT = Path(__file__).parent.parent
 OUTPUT = ROOT / "output" / "networks"
-LEAST = 5.0  # minutes of a session that are worth beginning a network
+LEAST = 5.0  # minutes of training that are worth beginning
+FINISH = 30.0  # minutes of a session that are kept for what comes after training: it is made in one go, or anew
 
 
 @dataclass(frozen=True)
@@ -77,8 +78,10 @@ def main() -> int:
     elif arguments.what == "score":
         for name in names:
             score(name)
-    else:
+    elif any(RESULTS.glob("*.json")):
         say(f"written to {write_page()}")
+    else:
+        say(f"{RESULTS}: found no network; expected some: train and score them first")
     return 0
 
 
@@ -109,10 +112,10 @@ def train_all(names: Sequence[str], minutes: float, jobs: int) -> None:
 
 
 def _train(name: str, end: float, threads: int) -> None:
-    left = (end - time.monotonic()) / 60
+    left = (end - time.monotonic()) / 60 - FINISH
     if finished(name) or left < LEAST:
         return
-    say(f"{name}: {left:.0f} minutes left in this session")
+    say(f"{name}: {left:.0f} minutes of training left in this session")
     words = ["--out", str(OUTPUT / f"{name}.safetensors"), "--minutes", f"{PLANS[name].minutes:g}", *words_of(name)]
     words += ["--session-minutes", f"{left:.1f}", "--validate-every", "30"]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
@@ -156,7 +159,20 @@ def score(name: str) -> None:
     model = load_model(OUTPUT / f"{name}.safetensors")
     found, trust, _ = evaluate_with_trust(model, read_index(data_root(), "test"))
     log_look(model, found, "auto")
-    of_model(model, name, found, trust).save(RESULTS)
+    of_model(model, name, found, trust, hours=hours_of(weights)).save(RESULTS)
+
+
+def hours_of(weights: Weights) -> float | None:
+    """Of training with all ancestors, where the last of these is `general` as it was scored; else None: the cards tell.
+
+    Not all ancestors of `general` say in their cards how long they were trained; its result does.
+    """
+    card, kept = weights.card, RESULTS.parent / "general.json"
+    if not card.ancestors or not kept.exists():
+        return None
+    general = load(kept)
+    same = general.settings["weights"] == card.ancestors[-1]["sha256"]
+    return general.training_hours + card.recipe["hours"] if same else None
 
 
 def _arguments() -> argparse.Namespace:

@@ -47,7 +47,7 @@ from cellbasin.weights import HALF, PAPER, Architecture
 LINES = RESULTS / "recipes.jsonl"
 CROPS = 10_000
 WARMUP = 100  # steps
-LEAST = 30.0  # minutes of a session that are worth beginning a run
+LEAST = 30.0  # minutes of a session that are worth beginning a run, where no run has told how long one takes
 ALIKE = 0.1  # a run whose crops cost this much more or less than the baseline's is not repeated at equal hours
 TRANSMITTED = ("brightfield", "culture", "dic", "phase")
 
@@ -111,9 +111,10 @@ def run_all(names: Sequence[str], arguments: argparse.Namespace) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // arguments.jobs))}
     lines = [line for line in read_lines() if line["budget"] == arguments.crops]
     done = {line["name"] for line in lines if line["equal"] == arguments.equal}
+    least = max((line["minutes"] for line in lines), default=LEAST)
 
     def run(name: str) -> None:
-        if name in done or (end - time.monotonic()) / 60 < LEAST:
+        if name in done or (end - time.monotonic()) / 60 < least:
             return
         if arguments.equal == "hours" and not _differs(cost(name, lines)):
             return

@@ -128,10 +128,6 @@ def test_a_network_that_has_seen_what_it_must_lack_is_refused(folder):
         replace(result, settings=settings).save(path.parent)
         with pytest.raises(ValueError, match="has seen isbi2009; expected none of dsb2018, isbi2009"):
             networks_page.write_page(folder, folder / "page.md")
-    for old in path.parent.iterdir():
-        old.unlink()
-    with pytest.raises(FileNotFoundError, match="found no network"):
-        networks_page.write_page(folder, folder / "page.md")
 
 
 def test_every_network_that_was_scored_lacks_what_it_is_said_to_lack():
@@ -185,12 +181,12 @@ def test_only_what_is_not_finished_is_trained_and_never_beyond_the_session(tmp_p
         "run",
         lambda command, **how: started.append((command, how["env"])) or SimpleNamespace(returncode=0),
     )
-    networks.train_all(["nuclei", "research"], 30, jobs=2)
+    networks.train_all(["nuclei", "research"], 30 + networks.FINISH, jobs=2)
     ((command, environment),) = started
     assert str(tmp_path / "research.safetensors") in command
     assert float(command[command.index("--session-minutes") + 1]) == pytest.approx(30, abs=0.2)
     assert int(environment["OMP_NUM_THREADS"]) >= 1
-    networks.train_all(["research"], networks.LEAST / 2, jobs=1)
+    networks.train_all(["research"], networks.LEAST / 2 + networks.FINISH, jobs=1)
     assert len(started) == 1
 
 
@@ -215,6 +211,15 @@ def test_a_run_in_parts_has_one_ancestor_and_longer_plans_are_gone_on_with(tmp_p
     assert manifest["networks"][-2]["sha256"] == ancestor.sha256
     save_weights(tmp_path / "research.safetensors", replace(card, recipe={"minutes": minutes - 1}), ancestor.tensors)
     assert networks.finished("research") is None
+
+
+def test_hours_of_a_network_are_those_of_general_and_its_own():
+    general = load_weights("general")
+    kept = results.load(results.RESULTS / "general.json")
+    scored = {"sha256": kept.settings["weights"], "sources": []}
+    card = replace(general.card, recipe={"hours": 1.5}, ancestors=(scored,))
+    assert networks.hours_of(replace(general, card=card)) == pytest.approx(kept.training_hours + 1.5)
+    assert networks.hours_of(replace(general, card=replace(card, ancestors=()))) is None
 
 
 def test_failures_are_outlines(tmp_path, monkeypatch):

@@ -226,3 +226,9 @@ def test_values_that_the_file_cannot_hold(tmp_path: Path, value: float) -> None:
     with pytest.raises(WeightsError, match="not written"):
         save_weights(tmp_path / "bad.safetensors", CARD, bad)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_card_of_a_shipped_model_names_the_file_that_ships() -> None:
+    pages = Path(__file__).parent.parent / "docs" / "models"
+    for path in module.SHIPPED.glob(f"*{module.SUFFIX}"):
+        assert load_weights(path).sha256 in (pages / f"{path.stem}.md").read_text()

@@ -30,8 +30,8 @@ from cellbasin.resize import resize, resize_labels
 
 RATE, DECAY, BATCH, PATCH = 3e-4, 1e-4, 4, 256
 SCALE = (0.5, 1.5)
-PIECE, SHARED = 384, 128  # pixels of a piece, and that it shares with the next
-MOST = 600  # objects of a piece
+PIECE, SHARED = 512, 192  # pixels of a piece, and that it shares with the next: what is larger may be lost
+MOST = 1000  # objects of a piece
 SCORES = (0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
 SMALLEST = 15
 

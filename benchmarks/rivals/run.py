@@ -6,13 +6,15 @@
     python benchmarks/rivals/run.py cellpose3 --minutes 5 --limit 2 --out output/rivals/try
 
 A run that was stopped goes on from its last checkpoint when the same command is given again; more --minutes make it
-longer. The result goes to docs/results/METHOD.json, or, of a part of the data (--only, --limit), to OUT alone.
+longer. The result goes to docs/results/METHOD.json and the log to docs/runs/rivals/, or, of a part of the data (--only,
+--limit), the result to OUT alone.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -31,6 +33,7 @@ from upstream import DEFAULT_ENVIRONMENT, PACKAGES, set_up
 from cellbasin.engines.hardware import find_hardware
 
 HERE = Path(__file__).parent
+LOGS = ROOT / "docs" / "runs" / "rivals"
 STAGES = ("data", "train", "predict", "score")
 
 
@@ -77,6 +80,8 @@ def main() -> int:
         told = "-true-diameter" if wanted.diameter == "true" else ""
         part = bool(wanted.only or wanted.limit or wanted.bright)
         result = keep(wanted.rival + told, predictions(wanted), wanted.out if part else RESULTS, everything=not part)
+        if not part:
+            shutil.copyfile(wanted.out / "log.jsonl", LOGS / f"{wanted.rival}.jsonl")
         print_means(result)
     return 0
 

@@ -108,6 +108,8 @@ def train(
 
     architecture, weights = _start(start, network)
     settings = (recipe or RecipeFlags()).settings(weights)
+    if recipe is not None:
+        _check_sources(folder, recipe.exclude)
     images = _prepared(folder, settings, channels)
     try:
         written = run(
@@ -142,6 +144,17 @@ def _check(out: Path, session_minutes: float | None, validate_every: float) -> N
         raise CommandError(f"--session-minutes is {session_minutes:g}, expected a number above 0")
     if not validate_every >= 0:
         raise CommandError(f"--validate-every is {validate_every:g}, expected a number from 0")
+
+
+def _check_sources(folder: Path, exclude: tuple[str, ...]) -> None:
+    """A name that is written wrong would be learned from."""
+    from cellbasin.io import read_index
+
+    known = {record.source for record in read_index(folder)} if exclude else set()
+    if unknown := sorted(set(exclude) - known):
+        raise CommandError(
+            f"{folder}: found no source {', '.join(unknown)} to leave out; expected some of {', '.join(sorted(known))}"
+        )
 
 
 def _start(start: str | None, network: str | None) -> tuple[Architecture, Weights | None]:

@@ -28,7 +28,7 @@ from cellbasin.weights import Architecture, Card, Weights, save_weights
 
 _LOG_EVERY = 50
 _SAVE_EVERY = 180.0  # seconds
-_LONGEST_STEP = 10.0  # seconds; more means that the process was paused
+_LONGEST_STEP = 60.0  # seconds; more means that the process was paused, not that the machine is old or busy
 _NORM_BATCHES = 40
 
 
