@@ -226,7 +226,9 @@ def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], channe
     network, tell = load_weights(out), lambda line: print(line, flush=True)
     done = finish(network, images, readers, records, settings, tell, channels)
     save_weights(out, done.card, done.tensors)
-    plot_log(out.with_suffix(".log.jsonl"), out.with_suffix(".log.png"))
+    log = out.with_suffix(".log.jsonl")
+    if log.exists():  # a run of a few steps has none
+        plot_log(log, out.with_suffix(".log.png"))
 
 
 def _print_line(record: dict[str, Any]) -> None:

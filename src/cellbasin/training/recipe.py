@@ -79,7 +79,7 @@ RECIPES: dict[str, Recipe] = {
         licence="non-commercial use only",
         note="this model was also trained on competition data that allow non-commercial use only",
     ),
-    # Paper, "Training" and "Image augmentations for training", to the letter.
+    # Paper, "Training" and "Image augmentations for training"; only gradients are clipped, as in all our runs.
     "paper": Recipe(
         name="paper",
         minutes=0,
@@ -93,6 +93,7 @@ RECIPES: dict[str, Recipe] = {
         average=0.0,
         schedule=((0.0, 224, 8),),
         on_object=0.0,
+        balance=1.0,
         generated=0.0,
         wide=0.0,
         gamma=0.0,
