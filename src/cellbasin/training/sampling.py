@@ -42,7 +42,7 @@ def image_weights(images: Sequence[TrainingImage], generated: float, balance: fl
         return image.look if looks[image.look] >= _SMALL_LOOK else f"{image.source}/{image.layout}/rare"
 
     sizes = Counter(bucket(image) for image in images)
-    weights = np.array([sizes[bucket(image)] ** (balance - 1) for image in images])
+    weights = np.array([sizes[bucket(image)] ** (balance - 1) for image in images], np.float64)
     names = np.array([image.source for image in images])
     for source, count in sources.items():
         weights[names == source] *= count**balance / weights[names == source].sum()
