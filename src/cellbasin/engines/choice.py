@@ -2,7 +2,7 @@
 
 1. A graphics processor that torch can use (CUDA, then MPS) wins: torch, in bf16 on CUDA, else float32.
 2. Else OpenVINO on the processor: bf16 with AMX, else int8 with VNNI, else bf16 with AVX512-BF16, else
-   float32.
+   int8 with AVX2, else float32.
 3. A precision is a default only if it was checked for these weights: `scores["precisions"]` in their card
    lists the accepted ones (without the list: float32 and bf16); int8 also needs the ranges in the card.
 4. What the caller asks for is done or refused, never replaced.
@@ -70,12 +70,12 @@ def _on_processor(card: Card, hardware: Hardware, precision: str) -> Choice:
         return Choice("openvino", precision, "cpu", f"{precision} was asked for")
     accepted = card.scores.get("precisions", ["float32", "bf16"])
     refused = []
-    for feature, candidate in (("AMX", "bf16"), ("VNNI", "int8"), ("AVX512-BF16", "bf16")):
+    for feature, candidate in (("AMX", "bf16"), ("VNNI", "int8"), ("AVX512-BF16", "bf16"), ("AVX2", "int8")):
         if feature not in hardware.features:
             continue
         if candidate not in accepted or (candidate == "int8" and not card.ranges):
             refused.append(f"{candidate} is not accepted for this model")
             continue
         return Choice("openvino", candidate, "cpu", "; ".join([*refused, f"the processor has {feature}"]))
-    lacking = refused or ["the processor has none of AMX, VNNI and AVX512-BF16"]
+    lacking = refused or ["the processor has none of AMX, VNNI, AVX512-BF16 and AVX2"]
     return Choice("openvino", "float32", "cpu", "; ".join(dict.fromkeys(lacking)))
