@@ -111,9 +111,10 @@ def _read_zip(file: BinaryIO, check: Check | None) -> dict[str, np.ndarray]:
         entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
         if "data.pkl" not in entries:
             raise TorchFileError("found a ZIP archive without data.pkl, expected a file of torch.save")
-        sizes = sum(entry.file_size for entry in entries.values())
-        if sizes > min(MAX_BYTES, 100 * file.seek(0, io.SEEK_END)):
-            raise TorchFileError(f"found a file that unpacks to {sizes / 1e9:.1f} GB, expected no more than its size")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+            raise TorchFileError("found compressed entries, which torch never writes: expected a file of torch.save")
+        if sum(entry.file_size for entry in entries.values()) > file.seek(0, io.SEEK_END):
+            raise TorchFileError("found entries that are longer than the file, expected a file of torch.save")
         if "byteorder" in entries and archive.read(entries["byteorder"]).strip() == b"big":
             raise TorchFileError(
                 "found numbers in big-endian order, expected little-endian: save it on another machine"
@@ -161,7 +162,7 @@ def _allowed() -> Allowed:
         ("torch._utils", "_rebuild_tensor_v2"): Sealed(_rebuild_tensor),
         ("torch._utils", "_rebuild_tensor"): Sealed(_rebuild_tensor),
         ("torch._utils", "_rebuild_parameter"): Sealed(_rebuild_parameter),
-        ("", "storage"): _storage,
+        ("", "storage"): Sealed(_storage),
     }
 
 
