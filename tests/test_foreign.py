@@ -156,6 +156,8 @@ def test_diameters(tmp_path: Path) -> None:
     assert (card.diameter, card.typical_diameter) == (30.0, 30.0)
     for name in ("nuclei", "nucleitorch_0"):
         assert open_weights(save(cpnet(diameters=()), tmp_path / name)).card.diameter == 17.0
+    card = open_weights(save(cpnet(diameters=(30.0, 24.5)), tmp_path / "nuclei")).card
+    assert (card.diameter, card.typical_diameter) == (30.0, 24.5)  # one that a user has trained and named so
     with pytest.raises(WeightsError, match="diam_mean"):
         open_weights(save(cpnet(diameters=(0.0, 1.0)), tmp_path / "b"))
 
