@@ -69,7 +69,7 @@ class _Tensor(NamedTuple):
         return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides).copy()
 
 
-Check = Callable[[Mapping[str, tuple[int, ...]]], None]
+Check = Callable[[Mapping[str, tuple[int, ...]]], object]
 
 
 def read_torch(path: Path, check: Check | None = None) -> dict[str, np.ndarray]:
