@@ -22,7 +22,7 @@ def list_images(folder: str, img_filter: str, mask_filter: str, *, one_level_dow
     """
     top = Path(folder)
     if not top.is_dir():
-        raise ReadError(f"{folder}: found no such folder, expected the folder of images that --dir names")
+        raise ReadError(f"{folder}: found no such folder, expected one of images")
     folders = [top, *(path for path in top.iterdir() if path.is_dir())] if one_level_down else [top]
     results = (*_RESULTS, mask_filter.removesuffix(".npy"))
     images = [

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cellbasin.cellpose.arguments import probability_threshold
+from cellbasin.cellpose.thresholds import probability_threshold
 from cellbasin.conventions import CONVENTIONS
 from cellbasin.dynamics import judge, segment_flows
 from cellbasin.flows import labels_to_flows as own_flows

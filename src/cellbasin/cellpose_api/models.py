@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from cellbasin.cellpose import images
-from cellbasin.cellpose.arguments import judged_by, probability_threshold
 from cellbasin.cellpose.networks import STAND_INS, find_network
+from cellbasin.cellpose.thresholds import judged_by, probability_threshold
 from cellbasin.cellpose_api.arrays import arranged, has_planes, picked
 from cellbasin.cellpose_api.core import use_gpu
 from cellbasin.cellpose_api.dynamics import LARGEST, not_too_large
