@@ -73,7 +73,7 @@ def annotated(folder: str, given: Namespace, log: Say) -> Readers:
     readers: Readers = []
     for image in images:
         masks = masks_of(image, given.img_filter, given.mask_filter)
-        objects = len(np.unique(read_labels(masks))) - 1
+        objects = count_objects(read_labels(masks))
         if objects < given.min_train_masks:
             log(f"{image.name}: {objects} objects, fewer than --min_train_masks {given.min_train_masks}: left out")
             continue
@@ -82,6 +82,15 @@ def annotated(folder: str, given: Namespace, log: Say) -> Readers:
     if not readers:
         raise ReadError(f"{folder}: found no image with {given.min_train_masks} objects or more; expected some")
     return readers
+
+
+def count_objects(labels: np.ndarray) -> int:
+    """How many objects are annotated.
+
+    >>> count_objects(np.array([[1, 1, 5, 65535]]))
+    2
+    """
+    return np.setdiff1d(labels, (0, NOT_ANNOTATED)).size
 
 
 def _start(given: Namespace, warn: Say) -> Weights | None:
