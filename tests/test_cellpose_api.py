@@ -85,9 +85,11 @@ def test_calls_by_position_mean_what_they_mean_in_cellpose() -> None:
         assert np.array_equal(found[0], expected[0])  # channels are gray by default, the mean of all
     own = models.CellposeModel(False, "general", None, net_avg=False, residual_on=True, style_on=True)
     assert np.array_equal(own.eval(image, 4, channels=[0, 0], diameter=20)[0], expected[0])
-    assert model.sz.eval(image, [0, 0])[0] == model.eval(image, diameter=0)[3]
+    assert model.sz.eval(image, [0, 0], batch_size=4)[0] == model.eval(image, diameter=0, rescale=0)[3]
     with pytest.raises(ValueError, match="concatenation"):
         models.CellposeModel(concatenation=True)
+    with pytest.raises(ValueError, match="pretrained_size"):
+        models.SizeModel(own, pretrained_size="size_mine.npy")
 
 
 def test_large_objects_are_dropped_if_that_is_asked_for() -> None:
@@ -113,6 +115,8 @@ def test_lists_channels_and_estimated_diameters() -> None:
     assert len(masks) == len(flows) == len(styles) == len(diameters) == 2
     own = cellbasin.load_model().segment(images[1], axes="YXC", channels=(1, 0), diameter=20)
     assert np.array_equal(masks[1], own.labels)
+    with pytest.raises(ValueError, match="or a pair for each image"):
+        model.eval([*images, images[0]], channels=[[1, 0], [2, 1]])
     estimated = model.sz.eval(images[0], channels=[1, 0], channel_axis=-1)[0]
     assert 10 < estimated < 40
     assert model.eval(images[0], channels=[1, 0], diameter=None)[3] == estimated
@@ -126,7 +130,11 @@ def test_lists_channels_and_estimated_diameters() -> None:
         ({"normalize": {"tile_norm_blocksize": 100}}, "tile_norm"),
         ({"normalize": {"lowhigh": [0, 5]}}, "lowhigh"),
         ({"normalize": {"colour": 1}}, "colour"),
+        ({"normalize": {"percentile": 3.0}}, "percentile=3.0"),
+        ({"normalize": 0.5}, "normalize=0.5"),
         ({"channels": [0]}, "channels"),
+        ({"channels": [[0, 0], [2, 1]]}, "channels"),
+        ({"diameter": [20]}, r"diameter is \[20\]"),
         ({"channels": [1, 2]}, "channels"),
         ({"channels": [4, 0]}, "0 to 3"),
         ({"do_3D": True}, "volume"),
@@ -135,12 +143,15 @@ def test_lists_channels_and_estimated_diameters() -> None:
 )
 def test_settings_that_cannot_be_followed(settings: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        models.CellposeModel().eval(np.zeros((40, 50)), diameter=20, **settings)
+        models.CellposeModel().eval(np.zeros((40, 50)), **{"diameter": 20, **settings})
 
 
 def test_unknown_settings_and_networks() -> None:
     with pytest.warns(UserWarning, match="'cyto3' of Cellpose is not here, cellbasin's model 'general' is used"):
         model = models.CellposeModel()
+    with pytest.raises(TypeError, match=r"np\.abs"):
+        model.eval(np.zeros((40, 50), complex))
+    assert model.eval(np.zeros((40, 50), bool), diameter=20)[0].max() == 0
     with pytest.raises(TypeError, match="colour"):
         model.eval(np.zeros((40, 50)), colour=1)
     for settings in ({"pretrained_model": "no-such-network"}, {"backbone": "transformer"}, {"nchan": 3}):
@@ -184,6 +195,10 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     io.masks_flows_to_seg([image], [masks], [flows], [name], diams=20.0, channels=[0, 0])
     io.masks_flows_to_seg([image], [masks], [flows], [21.0], [name], [0, 0])  # Cellpose 2's order
     assert read_seg(tmp_path / "a_seg.npy").diameter == 21
+    io.masks_flows_to_seg([image] * 2, [masks] * 2, [flows] * 2, [name] * 2, channels=[[2, 3], [1, 0]])
+    assert read_seg(tmp_path / "a_seg.npy").channels == (1, 0)
+    with pytest.raises(ValueError, match="channels"):
+        io.masks_flows_to_seg(image, masks, flows, name, channels=[0])
     io.masks_flows_to_seg(image, masks, flows, 20.0, name)
     seg = read_seg(tmp_path / "a_seg.npy")
     assert np.array_equal(seg.labels, masks) and seg.diameter == 20 and seg.flow is not None
@@ -191,6 +206,7 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     io.save_masks(
         [image], [masks], [flows], [name], png=True, tif=True, save_txt=True, save_flows=True, save_outlines=True
     )
+    io.save_masks(image, masks, None, name)  # flows are needed only where they are to be saved
     io.save_rois(masks, name)
     io.outlines_to_text(tmp_path / "b", utils.outlines_list(masks))
     assert (tmp_path / "b_cp_outlines.txt").read_text() == (tmp_path / "a_cp_outlines.txt").read_text()
@@ -203,6 +219,8 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert io.imread(tmp_path / "c.png").shape == (96, 96, 3)
     with pytest.raises(ReadError):
         io.imread(tmp_path / "missing.tif")
+    with pytest.raises(ValueError, match="expected a weights file"):
+        io.add_model(tmp_path / "missing")
     with pytest.raises(ReadError, match="found no labels"):
         io.load_train_test_data(str(tmp_path), mask_filter="_cyto_masks")
 
@@ -278,6 +296,8 @@ def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = images, [labels(1), labels(2)]
     with pytest.raises(ValueError, match="10000 objects"):
         train.train_seg(model.net, *data, min_train_masks=10000)
+    with pytest.raises(ValueError, match="n_epochs"):
+        train.train_seg(model.net, *data, n_epochs=0)
     with pytest.raises(TypeError, match="n_epoch"):
         model.train(*data, n_epoch=1)
     with pytest.raises(ValueError, match="rgb=True"):
@@ -338,6 +358,7 @@ def test_transforms() -> None:
     for arguments, settings in (
         ((image[0, ..., 0],), {}),
         ((image,), {"lowhigh": (0, 1, 2)}),
+        ((image,), {"lowhigh": (1, 1)}),
         ((image,), {"percentile": (1, 101)}),
         ((image,), {"normalize": False, "invert": True}),
     ):

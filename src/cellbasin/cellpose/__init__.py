@@ -51,9 +51,9 @@ def _follow(arguments: list[str]) -> int:
     for line in without_effect(given):
         _warn(line)
     if given.add_model:
-        from cellbasin.cli import main
+        from cellbasin.cli.models import add
 
-        return main(["models", "add", given.add_model])
+        return add(given.add_model)
     if not given.dir and not given.image_path:
         raise CommandError(
             "found neither --dir nor --image_path, expected one of them: there is no window here; "
