@@ -7,25 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from cellpose_helpers import picture, short_training, write_network
 
 import cellbasin
 from cellbasin.cellpose_api import core, dynamics, io, metrics, models, plot, train, transforms, utils
 from cellbasin.cellpose_api.arrays import arranged, picked
-from cellbasin.foreign import exported
 from cellbasin.generator import generate
 from cellbasin.io import ReadError, read_seg
-from cellbasin.tensor_shapes import tensor_shapes
-from cellbasin.weights import Architecture, Card, Weights
+
+__all__ = ["short_training"]  # a fixture
 
 
 @pytest.fixture(autouse=True)
 def no_networks_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(tmp_path / "cellpose"))
     monkeypatch.setenv("CELLBASIN_MODELS", str(tmp_path / "models"))
-
-
-def picture(seed: int = 1, size: int = 96) -> np.ndarray:
-    return generate("nuclei", (size, size), diameter=20, seed=seed).image[0]
 
 
 def labels(seed: int = 1) -> np.ndarray:
@@ -265,16 +261,9 @@ def test_utils() -> None:
         utils.download_url_to_file("somewhere", "here")
 
 
-def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
-    monkeypatch.setattr("cellbasin.training.loop._NORM_BATCHES", 1)
-    monkeypatch.setenv("CELLBASIN_CACHE", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    paper = Architecture(channels=(4, 8), stem=1, refine=0)
-    tensors = {key: np.full(shape, 0.1, np.float32) for key, shape in tensor_shapes(paper).items()}
-    start = tmp_path / "theirs"
-    start.write_bytes(exported(Weights(Card("x", paper, conventions="cellpose"), tensors, ""), "theirs")["theirs"])
+@pytest.mark.usefixtures("short_training")
+def test_training(tmp_path: Path) -> None:
+    start = write_network(tmp_path / "theirs")
     model = models.CellposeModel(pretrained_model=str(start))
     before = model.eval(picture(), diameter=20)[1][2]
     images = [np.stack([picture(seed), picture(seed)], -1) for seed in (1, 2)]
@@ -282,7 +271,6 @@ def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model.net, images, [labels(1), labels(2)], test_data=images[:1], test_labels=[labels(1)],
         channels=[1, 2], n_epochs=1, save_path=str(tmp_path), model_name="mine", learning_rate=0.1,
     )  # fmt: skip
-    torch.set_num_threads(threads)
     assert path == tmp_path / "models" / "mine" and losses.ndim == 1 and len(watched) == 1
     again = models.CellposeModel(pretrained_model=str(path))
     after = model.eval(picture(), diameter=20)[1][2]  # the network that was trained is the trained one
