@@ -75,7 +75,7 @@ def _without_interpreter(arguments: list[str]) -> list[str]:
 
 
 def _train_or_segment(given: Namespace) -> int:
-    log = _log if given.verbose else _quiet
+    log = _log if given.verbose else lambda line: None
     if given.train:
         from cellbasin.cellpose.training import train
 
@@ -90,10 +90,6 @@ def _log(line: str) -> None:
     import time
 
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 [INFO] {line}", flush=True)
-
-
-def _quiet(line: str) -> None:
-    """Without --verbose."""
 
 
 def _warn(line: str) -> None:

@@ -22,7 +22,7 @@ from cellbasin.options import Options
 from cellbasin.results import Segmentation
 
 MODEL_NAMES = [*STAND_INS[:-1]]
-_NEUTRAL = {
+_NEUTRAL: dict[str, Any] = {
     "lowhigh": None,
     "percentile": (1, 99),
     "normalize": True,

@@ -33,6 +33,7 @@ _TYPES = {
     "BoolStorage": "b1",
     "BFloat16Storage": _BF16,
 }
+_STORAGES = {code: name for name, code in _TYPES.items()}
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -213,7 +214,8 @@ def _pickled(tensors: Mapping[str, np.ndarray]) -> bytes:
     write(pickle.MARK)
     for key, (name, tensor) in enumerate(tensors.items()):
         write(_word(name) + _global("torch._utils", "_rebuild_tensor_v2") + pickle.MARK)
-        write(pickle.MARK + _word("storage") + _global("torch", _storage_name(tensor)) + _word(str(key)) + _word("cpu"))
+        storage = _global("torch", _STORAGES[tensor.dtype.str[1:]])
+        write(pickle.MARK + _word("storage") + storage + _word(str(key)) + _word("cpu"))
         write(_number(tensor.size) + pickle.TUPLE + pickle.BINPERSID)
         strides = tuple(math.prod(tensor.shape[axis + 1 :]) for axis in range(tensor.ndim))
         write(_number(0) + _numbers_tuple(tensor.shape) + _numbers_tuple(strides) + pickle.NEWFALSE)
@@ -221,11 +223,6 @@ def _pickled(tensors: Mapping[str, np.ndarray]) -> bytes:
         write(pickle.TUPLE + pickle.REDUCE)
     write(pickle.SETITEMS + pickle.STOP)
     return stream.getvalue()
-
-
-def _storage_name(tensor: np.ndarray) -> str:
-    names = {code: name for name, code in _TYPES.items()}
-    return names[tensor.dtype.str[1:]]
 
 
 def _global(module: str, name: str) -> bytes:
