@@ -4,22 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from cli_helpers import Outcome
 
 from cellbasin.cellpose import console_main
 from cellbasin.foreign import exported
 from cellbasin.generator import generate
 from cellbasin.tensor_shapes import tensor_shapes
 from cellbasin.weights import Architecture, Card, Weights
-
-
-class Answer(NamedTuple):
-    code: int
-    out: str
-    err: str
 
 
 @pytest.fixture
@@ -30,10 +24,10 @@ def cellpose(
     monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(tmp_path_factory.mktemp("cellpose")))
     monkeypatch.setenv("CELLBASIN_MODELS", str(tmp_path_factory.mktemp("models")))
 
-    def call(*arguments: object) -> Answer:
+    def call(*arguments: object) -> Outcome:
         capsys.readouterr()
         code = console_main([str(argument) for argument in arguments])
-        return Answer(code, *capsys.readouterr())
+        return Outcome(code, *capsys.readouterr())
 
     return call
 

@@ -220,16 +220,8 @@ def test_channels_by_number() -> None:
 
 
 def test_images_of_a_folder(tmp_path: Path) -> None:
-    for name in (
-        "b10.tif",
-        "b2.PNG",
-        "a_masks.tif",
-        "a_cp_masks.png",
-        "a_flows.tif",
-        "x_seg.npy",
-        "notes.txt",
-        ".h.tif",
-    ):
+    results = ("a_masks.tif", "a_cp_masks.png", "a_flows.tif", "x_seg.npy")
+    for name in ("b10.tif", "b2.PNG", *results, "notes.txt", ".h.tif"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "c_img.tif").write_bytes(b"")
