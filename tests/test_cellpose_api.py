@@ -7,25 +7,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from cellpose_helpers import picture, short_training, write_network
 
 import cellbasin
 from cellbasin.cellpose_api import core, dynamics, io, metrics, models, plot, train, transforms, utils
 from cellbasin.cellpose_api.arrays import arranged, picked
-from cellbasin.foreign import exported
 from cellbasin.generator import generate
 from cellbasin.io import ReadError, read_seg
-from cellbasin.tensor_shapes import tensor_shapes
-from cellbasin.weights import Architecture, Card, Weights
+
+__all__ = ["short_training"]  # a fixture
 
 
 @pytest.fixture(autouse=True)
 def no_networks_of_the_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CELLPOSE_LOCAL_MODELS_PATH", str(tmp_path / "cellpose"))
     monkeypatch.setenv("CELLBASIN_MODELS", str(tmp_path / "models"))
-
-
-def picture(seed: int = 1, size: int = 96) -> np.ndarray:
-    return generate("nuclei", (size, size), diameter=20, seed=seed).image[0]
 
 
 def labels(seed: int = 1) -> np.ndarray:
@@ -85,9 +81,11 @@ def test_calls_by_position_mean_what_they_mean_in_cellpose() -> None:
         assert np.array_equal(found[0], expected[0])  # channels are gray by default, the mean of all
     own = models.CellposeModel(False, "general", None, net_avg=False, residual_on=True, style_on=True)
     assert np.array_equal(own.eval(image, 4, channels=[0, 0], diameter=20)[0], expected[0])
-    assert model.sz.eval(image, [0, 0])[0] == model.eval(image, diameter=0)[3]
+    assert model.sz.eval(image, [0, 0], batch_size=4)[0] == model.eval(image, diameter=0, rescale=0)[3]
     with pytest.raises(ValueError, match="concatenation"):
         models.CellposeModel(concatenation=True)
+    with pytest.raises(ValueError, match="pretrained_size"):
+        models.SizeModel(own, pretrained_size="size_mine.npy")
 
 
 def test_large_objects_are_dropped_if_that_is_asked_for() -> None:
@@ -113,6 +111,8 @@ def test_lists_channels_and_estimated_diameters() -> None:
     assert len(masks) == len(flows) == len(styles) == len(diameters) == 2
     own = cellbasin.load_model().segment(images[1], axes="YXC", channels=(1, 0), diameter=20)
     assert np.array_equal(masks[1], own.labels)
+    with pytest.raises(ValueError, match="or a pair for each image"):
+        model.eval([*images, images[0]], channels=[[1, 0], [2, 1]])
     estimated = model.sz.eval(images[0], channels=[1, 0], channel_axis=-1)[0]
     assert 10 < estimated < 40
     assert model.eval(images[0], channels=[1, 0], diameter=None)[3] == estimated
@@ -126,7 +126,11 @@ def test_lists_channels_and_estimated_diameters() -> None:
         ({"normalize": {"tile_norm_blocksize": 100}}, "tile_norm"),
         ({"normalize": {"lowhigh": [0, 5]}}, "lowhigh"),
         ({"normalize": {"colour": 1}}, "colour"),
+        ({"normalize": {"percentile": 3.0}}, "percentile=3.0"),
+        ({"normalize": 0.5}, "normalize=0.5"),
         ({"channels": [0]}, "channels"),
+        ({"channels": [[0, 0], [2, 1]]}, "channels"),
+        ({"diameter": [20]}, r"diameter is \[20\]"),
         ({"channels": [1, 2]}, "channels"),
         ({"channels": [4, 0]}, "0 to 3"),
         ({"do_3D": True}, "volume"),
@@ -135,12 +139,15 @@ def test_lists_channels_and_estimated_diameters() -> None:
 )
 def test_settings_that_cannot_be_followed(settings: dict, words: str) -> None:
     with pytest.raises(ValueError, match=words):
-        models.CellposeModel().eval(np.zeros((40, 50)), diameter=20, **settings)
+        models.CellposeModel().eval(np.zeros((40, 50)), **{"diameter": 20, **settings})
 
 
 def test_unknown_settings_and_networks() -> None:
     with pytest.warns(UserWarning, match="'cyto3' of Cellpose is not here, cellbasin's model 'general' is used"):
         model = models.CellposeModel()
+    with pytest.raises(TypeError, match=r"np\.abs"):
+        model.eval(np.zeros((40, 50), complex))
+    assert model.eval(np.zeros((40, 50), bool), diameter=20)[0].max() == 0
     with pytest.raises(TypeError, match="colour"):
         model.eval(np.zeros((40, 50)), colour=1)
     for settings in ({"pretrained_model": "no-such-network"}, {"backbone": "transformer"}, {"nchan": 3}):
@@ -184,6 +191,10 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     io.masks_flows_to_seg([image], [masks], [flows], [name], diams=20.0, channels=[0, 0])
     io.masks_flows_to_seg([image], [masks], [flows], [21.0], [name], [0, 0])  # Cellpose 2's order
     assert read_seg(tmp_path / "a_seg.npy").diameter == 21
+    io.masks_flows_to_seg([image] * 2, [masks] * 2, [flows] * 2, [name] * 2, channels=[[2, 3], [1, 0]])
+    assert read_seg(tmp_path / "a_seg.npy").channels == (1, 0)
+    with pytest.raises(ValueError, match="channels"):
+        io.masks_flows_to_seg(image, masks, flows, name, channels=[0])
     io.masks_flows_to_seg(image, masks, flows, 20.0, name)
     seg = read_seg(tmp_path / "a_seg.npy")
     assert np.array_equal(seg.labels, masks) and seg.diameter == 20 and seg.flow is not None
@@ -191,6 +202,7 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     io.save_masks(
         [image], [masks], [flows], [name], png=True, tif=True, save_txt=True, save_flows=True, save_outlines=True
     )
+    io.save_masks(image, masks, None, name)  # flows are needed only where they are to be saved
     io.save_rois(masks, name)
     io.outlines_to_text(tmp_path / "b", utils.outlines_list(masks))
     assert (tmp_path / "b_cp_outlines.txt").read_text() == (tmp_path / "a_cp_outlines.txt").read_text()
@@ -203,6 +215,8 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert io.imread(tmp_path / "c.png").shape == (96, 96, 3)
     with pytest.raises(ReadError):
         io.imread(tmp_path / "missing.tif")
+    with pytest.raises(ValueError, match="expected a weights file"):
+        io.add_model(tmp_path / "missing")
     with pytest.raises(ReadError, match="found no labels"):
         io.load_train_test_data(str(tmp_path), mask_filter="_cyto_masks")
 
@@ -247,16 +261,9 @@ def test_utils() -> None:
         utils.download_url_to_file("somewhere", "here")
 
 
-def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    torch = pytest.importorskip("torch")
-    monkeypatch.setattr("cellbasin.training.loop._NORM_BATCHES", 1)
-    monkeypatch.setenv("CELLBASIN_CACHE", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    paper = Architecture(channels=(4, 8), stem=1, refine=0)
-    tensors = {key: np.full(shape, 0.1, np.float32) for key, shape in tensor_shapes(paper).items()}
-    start = tmp_path / "theirs"
-    start.write_bytes(exported(Weights(Card("x", paper, conventions="cellpose"), tensors, ""), "theirs")["theirs"])
+@pytest.mark.usefixtures("short_training")
+def test_training(tmp_path: Path) -> None:
+    start = write_network(tmp_path / "theirs")
     model = models.CellposeModel(pretrained_model=str(start))
     before = model.eval(picture(), diameter=20)[1][2]
     images = [np.stack([picture(seed), picture(seed)], -1) for seed in (1, 2)]
@@ -264,7 +271,6 @@ def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         model.net, images, [labels(1), labels(2)], test_data=images[:1], test_labels=[labels(1)],
         channels=[1, 2], n_epochs=1, save_path=str(tmp_path), model_name="mine", learning_rate=0.1,
     )  # fmt: skip
-    torch.set_num_threads(threads)
     assert path == tmp_path / "models" / "mine" and losses.ndim == 1 and len(watched) == 1
     again = models.CellposeModel(pretrained_model=str(path))
     after = model.eval(picture(), diameter=20)[1][2]  # the network that was trained is the trained one
@@ -278,6 +284,8 @@ def test_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = images, [labels(1), labels(2)]
     with pytest.raises(ValueError, match="10000 objects"):
         train.train_seg(model.net, *data, min_train_masks=10000)
+    with pytest.raises(ValueError, match="n_epochs"):
+        train.train_seg(model.net, *data, n_epochs=0)
     with pytest.raises(TypeError, match="n_epoch"):
         model.train(*data, n_epoch=1)
     with pytest.raises(ValueError, match="rgb=True"):
@@ -338,6 +346,7 @@ def test_transforms() -> None:
     for arguments, settings in (
         ((image[0, ..., 0],), {}),
         ((image,), {"lowhigh": (0, 1, 2)}),
+        ((image,), {"lowhigh": (1, 1)}),
         ((image,), {"percentile": (1, 101)}),
         ((image,), {"normalize": False, "invert": True}),
     ):

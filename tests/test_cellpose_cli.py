@@ -220,16 +220,8 @@ def test_channels_by_number() -> None:
 
 
 def test_images_of_a_folder(tmp_path: Path) -> None:
-    for name in (
-        "b10.tif",
-        "b2.PNG",
-        "a_masks.tif",
-        "a_cp_masks.png",
-        "a_flows.tif",
-        "x_seg.npy",
-        "notes.txt",
-        ".h.tif",
-    ):
+    results = ("a_masks.tif", "a_cp_masks.png", "a_flows.tif", "x_seg.npy")
+    for name in ("b10.tif", "b2.PNG", *results, "notes.txt", ".h.tif"):
         (tmp_path / name).write_bytes(b"")
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / "c_img.tif").write_bytes(b"")
@@ -256,6 +248,7 @@ def test_images_of_a_folder(tmp_path: Path) -> None:
         (["--dir", "x", "--transformer"], ["--transformer"]),
         (["--dir", "x", "--omni"], ["--omni"]),
         (["--dir", "x", "--norm_percentile", "3", "97"], ["3 97", "1 99"]),
+        (["--dir", "x", "--norm_percentile", "low", "97"], ["--norm_percentile", "'low'"]),
         (["--dir", "x", "--image_path", "y"], ["one of them"]),
         (["--dir", "x", "--nclasses", "4"], ["--nclasses 4"]),
         (["--image_path", "nowhere.tif"], ["nowhere.tif"]),
@@ -314,6 +307,8 @@ def test_names_of_results() -> None:
     assert suffix(output_name="") == ("/data/run", "_cp_masks")  # else the image would be overwritten
     assert suffix(output_name="", savedir="/out") == ("/out", "")
     assert suffix(output_name="", savedir="/data/run") == ("/data/run", "_cp_masks")
+    with pytest.raises(ValueError, match="expected the end of a name"):
+        suffix(output_name="/../x")
 
 
 def test_all_flags_of_version_3_are_known() -> None:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tifffile
-from cellpose_helpers import cellpose
+from cellpose_helpers import cellpose, short_training, write_network
 from cli_helpers import small_model
 
 from cellbasin.cellpose import _log
 from cellbasin.cellpose.training import _Lines
-from cellbasin.foreign import exported, open_weights
+from cellbasin.foreign import open_weights
 from cellbasin.generator import generate
-from cellbasin.tensor_shapes import tensor_shapes
 from cellbasin.training.recipe import RECIPES
-from cellbasin.weights import Architecture, Weights, load_weights
 
-__all__ = ["cellpose", "small_model"]  # fixtures
-
+__all__ = ["cellpose", "short_training", "small_model"]  # fixtures
 
 QUPATH_3 = re.compile(
     r".* (?P<epoch>\d+), train_loss=(\d+\.\d+), test_loss=(\d+\.\d+), LR=(\d+\.\d+), time (\d+\.\d+)s.*"
@@ -50,30 +45,10 @@ def annotated_folder(folder: Path, mask_filter: str) -> Path:
     return folder
 
 
-@pytest.fixture
-def short_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """Few passes for the batch norms, on one thread, and a cache that nobody else uses."""
-    torch = pytest.importorskip("torch")
-    monkeypatch.setattr("cellbasin.training.loop._NORM_BATCHES", 1)
-    monkeypatch.setenv("CELLBASIN_CACHE", str(tmp_path / "cache"))
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
 @pytest.mark.usefixtures("short_training")
 @pytest.mark.parametrize("mask_filter", ["_masks", "_seg.npy"])
 def test_qupath_training(cellpose, small_model: Path, tmp_path: Path, mask_filter: str) -> None:  # type: ignore[no-untyped-def]
-    if mask_filter == "_masks":
-        weights = load_weights(small_model)
-        paper = Architecture(channels=(4, 8), stem=1, refine=0)
-        card = replace(weights.card, architecture=paper, conventions="cellpose")
-        tensors = {key: np.ones(shape, np.float32) * 0.1 for key, shape in tensor_shapes(paper).items()}
-        start = tmp_path / "theirs"
-        start.write_bytes(exported(Weights(card, tensors, ""), "theirs")["theirs"])
-    else:
-        start = small_model
+    start = write_network(tmp_path / "theirs") if mask_filter == "_masks" else small_model
     folder = annotated_folder(tmp_path / "train", mask_filter)
     test = annotated_folder(tmp_path / "test", mask_filter)
     sent = f"--train --dir {folder} --test_dir {test} --pretrained_model {start} --n_epochs 2 --min_train_masks 1"

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,16 @@ def test_onnx_runtime_computes_what_torch_does(architecture: Architecture, tmp_p
     assert facts == {"name": "random", "diameter": 30.0, "licence": "BSD-3-Clause", "sha256": "0" * 64}
 
 
-def test_the_model_zoos_own_check_passes(tmp_path: Path) -> None:
+@pytest.mark.parametrize("licence", ["", "BSD-3-Clause", "not stated in the file"])
+def test_packages_of_every_network_and_licence_pass_the_model_zoos_own_check(tmp_path: Path, licence: str) -> None:
+    weights = untrained(Architecture((8, 16), stem=1, refine=0))
+    package = tmp_path / "small.zip"
+    write_package(package, replace(weights, card=replace(weights.card, licence=licence)))
+    summary = check_model(package)
+    assert summary.status == "passed", summary.format()
+
+
+def test_the_package_of_the_shipped_model_passes_and_shows_what_it_finds(tmp_path: Path) -> None:
     package = tmp_path / "general.zip"
     write_package(package, load_weights("general"))
     summary = check_model(package)

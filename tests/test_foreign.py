@@ -156,6 +156,8 @@ def test_diameters(tmp_path: Path) -> None:
     assert (card.diameter, card.typical_diameter) == (30.0, 30.0)
     for name in ("nuclei", "nucleitorch_0"):
         assert open_weights(save(cpnet(diameters=()), tmp_path / name)).card.diameter == 17.0
+    card = open_weights(save(cpnet(diameters=(30.0, 24.5)), tmp_path / "nuclei")).card
+    assert (card.diameter, card.typical_diameter) == (30.0, 24.5)  # one that a user has trained and named so
     with pytest.raises(WeightsError, match="diam_mean"):
         open_weights(save(cpnet(diameters=(0.0, 1.0)), tmp_path / "b"))
 
@@ -249,6 +251,13 @@ def test_damaged_checkpoints(tmp_path: Path, old: bool) -> None:
             assert "\n" not in str(error) and str(path) in str(error)
 
 
+def test_a_checkpoint_does_not_change_what_reads_it(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x", "w") as archive:
+        archive.writestr("x/data.pkl", b"c\nstorage\nN}X\x0c\x00\x00\x00__defaults__K\x01\x85s\x86b.")
+    with pytest.raises(TorchFileError, match="changes the functions"):
+        read_torch(tmp_path / "x")
+
+
 def test_tensors_do_not_reach_beyond_their_numbers(tmp_path: Path) -> None:
     data = torch_bytes({"a": np.arange(6, dtype=np.float32)})
     for old, new in ((b"J\x06\x00\x00\x00t", b"J\x07\x00\x00\x00t"), (b"QJ\x00\x00\x00\x00", b"QJ\x01\x00\x00\x00")):
@@ -261,6 +270,15 @@ def test_tensors_do_not_reach_beyond_their_numbers(tmp_path: Path) -> None:
                 target.writestr(name, content)
         with pytest.raises(TorchFileError, match="found"):
             read_torch(tmp_path / "x")
+
+
+def test_compressed_archives_are_refused(file: Path, tmp_path: Path) -> None:
+    """Few bytes of one unpack to many, whatever length it tells; torch compresses nothing."""
+    with zipfile.ZipFile(file) as source, zipfile.ZipFile(tmp_path / "x", "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+    with pytest.raises(TorchFileError, match="compressed"):
+        read_torch(tmp_path / "x")
 
 
 def test_what_torch_writes_is_read_and_what_is_written_torch_reads(tmp_path: Path) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cellpose_helpers import write_network
 from test_io_fuzz import CASES, refused_cases, strike
 
-from cellbasin.foreign import exported, open_weights
+from cellbasin.foreign import open_weights
 from cellbasin.io import read_outlines_text, read_rois, read_seg, write_outlines_text, write_rois, write_seg
 from cellbasin.tensor_shapes import tensor_shapes
 from cellbasin.weights import Architecture, Card, Weights, save_weights
@@ -29,9 +30,7 @@ def _seg(path: Path) -> None:
 
 
 def _network(path: Path) -> None:
-    small = Architecture(channels=(2, 3), stem=1, refine=0)
-    tensors = {key: np.full(shape, 0.5, np.float32) for key, shape in tensor_shapes(small).items()}
-    path.write_bytes(exported(Weights(Card("x", small), tensors, ""), "x")["x"])
+    write_network(path, (2, 3))
 
 
 def _old_network(path: Path) -> None:

@@ -67,8 +67,9 @@ def test_layers_that_cannot_be_written_are_refused(cells: Labels, tmp_path: Path
     _, told, _ = cells.as_layer_data_tuple()
     with pytest.raises(ValueError, match="has 5 axes; expected two to four"):
         writers.write(str(tmp_path / "a.tif"), np.zeros((2, 2, 3, 4, 5), int), told)
-    with pytest.raises(ValueError, match="whole ones from 0 on"):
-        writers.write(str(tmp_path / "a.tif"), np.array([[-1, 0]]), told)
+    for labels in (np.array([[-1, 0]]), np.array([[0, 2**31]]), np.array([[0.5, 1]])):
+        with pytest.raises(ValueError, match="whole ones from 0 on"):
+            writers.write(str(tmp_path / "a.tif"), labels, told)
     with pytest.raises(ValueError, match=r"found the ending '\.xyz'"):
         writers.write(str(tmp_path / "a.xyz"), cells.data, told)
     assert not list(tmp_path.iterdir())

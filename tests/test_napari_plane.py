@@ -9,17 +9,16 @@ import pytest
 
 pytest.importorskip("napari", reason="needs the extra napari")
 
+from cellpose_helpers import write_network
 from cli_helpers import small_model
 from napari.components import ViewerModel
 from napari_helpers import MODEL, app, names, nuclei, panel, segment, viewer
 from qtpy.QtWidgets import QFileDialog
 
-from cellbasin.foreign import exported
 from cellbasin.io import read_labels, read_seg
 from cellbasin.model import load_model
 from cellbasin.napari import writers
 from cellbasin.napari.widget import SegmentWidget
-from cellbasin.weights import PAPER, Card, Weights
 
 __all__ = ["app", "panel", "small_model", "viewer"]  # fixtures
 
@@ -122,18 +121,6 @@ def ask_gives(monkeypatch: pytest.MonkeyPatch, path: Path | None) -> None:
     monkeypatch.setattr(QFileDialog, "getOpenFileName", staticmethod(lambda *_: chosen))
 
 
-def cellpose_file(folder: Path, seed: int) -> Path:
-    torch = pytest.importorskip("torch")
-    from cellbasin.network import Network
-
-    torch.manual_seed(seed)
-    path = folder / "their_model"  # Cellpose's files have no ending
-    path.write_bytes(
-        exported(Weights(Card("their_model", PAPER), Network(PAPER).tensors(), ""), "their_model")["their_model"]
-    )
-    return path
-
-
 def test_a_weights_file_can_be_chosen(
     panel: SegmentWidget, viewer: ViewerModel, small_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,8 +146,8 @@ def test_a_file_of_cellposes_can_be_chosen_and_a_changed_one_is_read_again(
     viewer.add_image(nuclei((64, 64)), name="a")
     panel.first.editors["diameter"].widget.setValue(30)
     used = []
-    for seed in (0, 1):
-        path = cellpose_file(tmp_path, seed)
+    for channels in ((4, 8), (2, 3)):
+        path = write_network(tmp_path / "their_model", channels)  # Cellpose's files have no ending
         ask_gives(monkeypatch, path)
         panel.model.button.click()
         segment(panel)

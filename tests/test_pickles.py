@@ -111,6 +111,9 @@ def test_nothing_is_run(tmp_path: Path, number: int, protocol: int) -> None:
         b"P1\n.",  # a reference to the outside
         b"(lp0\n(g0\ng0\ntp1\nag1\na.",  # refers to itself through a tuple
         b"(lp0\ng0\na.",  # refers to itself
+        b"]" * 5000 + b"a" * 4999 + b".",  # nested too deeply
+        b"\x80\x02cnumpy\ndtype\n)\x81.",  # a type that was never made
+        b"ccollections\nOrderedDict\n)R}X\x06\x00\x00\x00valuesK\x01sb.",  # a container whose own calls are replaced
         b"",
         b"garbage",
         b".",

@@ -57,7 +57,7 @@ def load_pickle(source: bytes | BinaryIO, more: Allowed | None = None) -> Any:
     PickleError when anything else is in it, or it is damaged.
     """
     file = io.BytesIO(source) if isinstance(source, bytes) else source
-    return settled(_Reader(file, more or {}).content())
+    return _Reader(file, more or {}).content()
 
 
 def load_npy(path: str | os.PathLike[str]) -> Any:
@@ -170,7 +170,7 @@ class _Reader(pickle._Unpickler):
     def content(self) -> Any:
         """The object; every kind of damage becomes a PickleError."""
         try:
-            return self.load()
+            return _settled(self.load())
         except PickleError:
             raise
         except MemoryError as error:
@@ -217,7 +217,7 @@ class _Dtype:
 
 
 class _Array:
-    """Stands for numpy.ndarray until its contents are known; `settled` makes it one."""
+    """Stands for numpy.ndarray until its contents are known; `_settled` makes it one."""
 
     value: Any = None
 
@@ -245,7 +245,7 @@ def _shown(value: Any) -> str:
     return f"{value!r:.60}" if isinstance(value, str) else type(value).__name__
 
 
-def settled(value: Any) -> Any:
+def _settled(value: Any) -> Any:
     """The data with real arrays and texts in the place of what stood for them; containers are made anew."""
     _count(value, {})
     return _settle(value, {})

@@ -51,9 +51,9 @@ def _follow(arguments: list[str]) -> int:
     for line in without_effect(given):
         _warn(line)
     if given.add_model:
-        from cellbasin.cli import main
+        from cellbasin.cli.models import add
 
-        return main(["models", "add", given.add_model])
+        return add(given.add_model)
     if not given.dir and not given.image_path:
         raise CommandError(
             "found neither --dir nor --image_path, expected one of them: there is no window here; "
@@ -75,7 +75,7 @@ def _without_interpreter(arguments: list[str]) -> list[str]:
 
 
 def _train_or_segment(given: Namespace) -> int:
-    log = _log if given.verbose else _quiet
+    log = _log if given.verbose else lambda line: None
     if given.train:
         from cellbasin.cellpose.training import train
 
@@ -90,10 +90,6 @@ def _log(line: str) -> None:
     import time
 
     print(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 [INFO] {line}", flush=True)
-
-
-def _quiet(line: str) -> None:
-    """Without --verbose."""
 
 
 def _warn(line: str) -> None:

@@ -4,7 +4,6 @@ have no effect, or refused; unknown ones are errors."""
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
@@ -28,13 +27,18 @@ without a file mean cellbasin's own model. Exit codes: 0 done, 1 partly done, 2 
 _NO_EFFECT = {
     "Zstack": "there is no window to open it in",
     "check_mkl": "the engine is chosen by what the processor can do",
-    "gpu_device": "the first graphics processor is used",
     "no_interp": "flows are always interpolated",
     "no_resample": "labels are always made at the image's size",
-    "niter": "pixels step until they have arrived",
     "net_avg": "a model is one network",
     "no_net_avg": "a model is one network",
     "fast_mode": "a model is one network",
+    "save_each": "one file is written",
+}
+"""Flags that are accepted, as scripts send them, but change nothing: and why."""
+
+_NO_EFFECT_OF_VALUES = {
+    "gpu_device": "the first graphics processor is used",
+    "niter": "pixels step until they have arrived",
     "diam_threshold": "objects are not judged by their diameter",
     "SGD": "the optimiser is AdamW",
     "learning_rate": "the recipe sets it",
@@ -44,16 +48,13 @@ _NO_EFFECT = {
     "nimg_per_epoch": "all images are used",
     "nimg_test_per_epoch": "all images are used",
     "save_every": "a checkpoint is written every few minutes",
-    "save_each": "one file is written",
     "bsize": "tiles have 224 pixels",
 }
-"""Flags that are accepted, as scripts send them, but change nothing: and why."""
+"""The same, of flags that a number or a name follows; 0 is as if they were not there."""
 
 _REFUSED = {
-    "restore_type": "images are not restored here; leave it away or restore them beforehand",
     "chan2_restore": "images are not restored here",
     "transformer": "transformer networks cannot be run here",
-    "pretrained_model_ortho": "one network is used for all directions",
     "all_channels": "networks see one or two channels: choose them with --chan and --chan2",
     "no_norm": "images are always normalised (percentiles 1 and 99 become 0 and 1)",
     "unet": "networks are Cellpose's only",
@@ -62,9 +63,18 @@ _REFUSED = {
     "save_ncolor": "labels in few colours are not written",
     "mxnet": "networks of MXNet cannot be run here: take Cellpose's files for torch",
     "testing": "use 'cellbasin evaluate'",
-    "file_list": "training reads folders: use --dir and --test_dir",
 }
 """Flags that ask for what is not there: doing something else instead would mislead."""
+
+_REFUSED_VALUES = {
+    "restore_type": "images are not restored here; leave it away or restore them beforehand",
+    "pretrained_model_ortho": "one network is used for all directions",
+    "file_list": "training reads folders: use --dir and --test_dir",
+}
+"""The same, of flags that a name follows."""
+
+_ONLY = {"concatenation": 0, "residual_on": 1, "style_on": 1, "nclasses": 3}
+"""Flags of old versions, and the number that stands for Cellpose's default network."""
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -73,15 +83,15 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     Raises CommandError for unknown or contradicting ones, SystemExit for --help.
     """
     given = make_parser().parse_args(list(arguments))
-    for name, reason in _REFUSED.items():
+    for name, reason in {**_REFUSED, **_REFUSED_VALUES}.items():
         if getattr(given, name):
             raise CommandError(f"found --{name}, expected a command without it: {reason}")
-    for name in ("concatenation", "residual_on", "style_on", "nclasses"):
-        default = {"concatenation": 0, "nclasses": 3}.get(name, 1)
-        if getattr(given, name) not in (None, default):
+    for name, default in _ONLY.items():
+        if getattr(given, name) != default:
             raise CommandError(f"found --{name} {getattr(given, name)}, expected {default}, Cellpose's default network")
-    if given.norm_percentile and tuple(map(float, given.norm_percentile)) != (1.0, 99.0):
-        raise CommandError(f"found --norm_percentile {' '.join(given.norm_percentile)}, expected 1 99")
+    low, high = given.norm_percentile
+    if (low, high) != (1, 99):
+        raise CommandError(f"found --norm_percentile {low:g} {high:g}, expected 1 99")
     if given.chan not in range(4) or given.chan2 not in range(4):
         raise CommandError(f"found --chan {given.chan} --chan2 {given.chan2}, expected 0 to 3")
     if given.train_size and not given.train:
@@ -95,12 +105,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def without_effect(given: argparse.Namespace) -> list[str]:
     """A line for every flag that was given and changes nothing."""
-    defaults = make_parser().parse_args([])
     both = given.do_3D and given.stitch_threshold > 0
     return ["--stitch_threshold has no effect: --do_3D links planes by their flows"] * both + [
         f"--{name} has no effect: {reason}"
-        for name, reason in _NO_EFFECT.items()
-        if getattr(given, name) != getattr(defaults, name)
+        for name, reason in {**_NO_EFFECT, **_NO_EFFECT_OF_VALUES}.items()
+        if getattr(given, name) not in (False, "", "0")
     ]
 
 
@@ -117,7 +126,7 @@ def make_parser() -> argparse.ArgumentParser:
     _method(parser.add_argument_group("model and method"))
     _output(parser.add_argument_group("output"))
     _training(parser.add_argument_group("training"))
-    _refused(parser.add_argument_group("refused, or only of old versions"))
+    _others(parser.add_argument_group("without effect, refused, or only of old versions"))
     return parser
 
 
@@ -137,7 +146,6 @@ def _misc(parser: Any) -> None:
         version="show the version",
         verbose="print what is done",
         use_gpu="require a graphics processor (else one is used where there is one)",
-        Zstack="of Cellpose's window: no effect",
     )
     parser.add_argument("--add_model", metavar="FILE", help="keep a network's file, to be used by its name")
 
@@ -163,24 +171,6 @@ def _images(group: Any) -> None:
         look_one_level_down="also the images of the folders in --dir",
         invert="objects are dark on bright ground",
     )
-
-
-def judged_by(flow_threshold: float) -> dict[str, Any]:
-    """Options by which objects are dropped: Cellpose's default, which programs send along, means ours.
-
-    >>> judged_by(FLOW_THRESHOLD), judged_by(0.8), judged_by(-1)
-    ({}, {'min_confidence': 0, 'flow_threshold': 0.8}, {'min_confidence': 0, 'flow_threshold': 0})
-    """
-    return {} if flow_threshold == FLOW_THRESHOLD else {"min_confidence": 0, "flow_threshold": max(flow_threshold, 0)}
-
-
-def probability_threshold(logit: float) -> float:
-    """The threshold of probability that Cellpose's, a logit, stands for.
-
-    >>> probability_threshold(0.0)
-    0.5
-    """
-    return 1 / (1 + math.exp(-min(max(logit, -50.0), 50.0)))
 
 
 def _method(group: Any) -> None:
@@ -238,7 +228,6 @@ def _training(group: Any) -> None:
         ("test_dir", "", "folder of annotated images to watch the loss on"),
         ("mask_filter", "_masks", "end of the names of labels; _seg.npy for those of Cellpose's window"),
         ("model_name_out", None, "name of the new model in DIR/models"),
-        ("file_list", "", "refused"),
     )
     _values(
         group,
@@ -247,26 +236,19 @@ def _training(group: Any) -> None:
         ("min_train_masks", 5, "images with fewer objects are left out"),
     )
     _values(group, float, ("diam_mean", 30.0, "diameter that objects are resized to"))
-    for name in ("learning_rate", "weight_decay", "SGD", "batch_size", "train_batch_size", "save_every"):
-        group.add_argument(f"--{name}", type=float, help="accepted, no effect")
-    for name in ("nimg_per_epoch", "nimg_test_per_epoch"):
-        group.add_argument(f"--{name}", type=int, help="accepted, no effect")
 
 
-def _refused(group: Any) -> None:
-    for name in ("restore_type", "pretrained_model_ortho"):
-        group.add_argument(f"--{name}", help="refused")
-    group.add_argument("--norm_percentile", nargs=2, metavar=("LOW", "HIGH"), help="only 1 99")
-    for name in ("nclasses", "concatenation", "residual_on", "style_on"):
-        group.add_argument(f"--{name}", type=int, help="only Cellpose's default network")
-    group.add_argument("--gpu_device", default="0", help="accepted, no effect")
+def _others(group: Any) -> None:
+    for said, switches, names in (
+        ("no effect", _NO_EFFECT, _NO_EFFECT_OF_VALUES),
+        ("refused", _REFUSED, _REFUSED_VALUES),
+    ):
+        _switches(group, **{name: f"{said}: {reason}" for name, reason in switches.items()})
+        _values(group, str, *((name, "", f"{said}: {reason}") for name, reason in names.items()))
+    _values(group, int, *((name, default, f"only {default}") for name, default in _ONLY.items()))
+    group.add_argument(
+        "--norm_percentile", nargs=2, type=float, default=(1, 99), metavar=("LOW", "HIGH"), help="only 1 99"
+    )
     group.add_argument(
         "--mask_threshold", dest="cellprob_threshold", type=float, help="--cellprob_threshold of version 1"
     )
-    for name in ("niter", "bsize"):
-        group.add_argument(f"--{name}", type=int, help="accepted, no effect")
-    group.add_argument("--diam_threshold", type=float, help="accepted, no effect")
-    accepted = ("check_mkl", "no_interp", "no_resample", "net_avg", "no_net_avg", "fast_mode", "save_each")
-    _switches(group, **dict.fromkeys(accepted, "accepted, no effect"))
-    switches = ("chan2_restore", "transformer", "all_channels", "no_norm", "unet", "omni", "cluster")
-    _switches(group, **dict.fromkeys((*switches, "save_ncolor", "mxnet", "testing"), "refused"))

@@ -52,11 +52,14 @@ class Places:
 
 
 def places(image: Path, given: Namespace) -> Places:
-    """Where Cellpose puts the results of an image."""
+    """Where Cellpose puts the results of an image; raises ValueError for a name that would lead elsewhere."""
     folder = Path(given.savedir) if given.savedir else image.parent.parent if given.dir_above else image.parent
     apart = given.savedir is not None and Path(given.savedir).resolve() != image.parent.resolve()
     named = given.output_name is not None and (apart or (given.savedir is None and given.output_name))
-    return Places(image, folder, given.output_name if named else "_cp_masks", given.in_folders)
+    suffix = given.output_name if named else "_cp_masks"
+    if Path(image.stem + suffix).name != image.stem + suffix:
+        raise ValueError(f"found --output_name {suffix}, expected the end of a name, without folders")
+    return Places(image, folder, suffix, given.in_folders)
 
 
 def write_results(result: Segmentation, image: Image, where: Places, given: Namespace) -> list[Path]:

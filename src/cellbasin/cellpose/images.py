@@ -22,7 +22,7 @@ def list_images(folder: str, img_filter: str, mask_filter: str, *, one_level_dow
     """
     top = Path(folder)
     if not top.is_dir():
-        raise ReadError(f"{folder}: found no such folder, expected the folder of images that --dir names")
+        raise ReadError(f"{folder}: found no such folder, expected one of images")
     folders = [top, *(path for path in top.iterdir() if path.is_dir())] if one_level_down else [top]
     results = (*_RESULTS, mask_filter.removesuffix(".npy"))
     images = [
@@ -53,16 +53,16 @@ def read(path: Path, channel_axis: int | None, z_axis: int | None, *, volume: bo
         except ReadError as error:
             if not isinstance(error.__cause__, AmbiguousAxesError):
                 raise
-            if volume and read_dimensions(path) == 3:
+            if volume and _count_axes(path) == 3:
                 return read_image(path, axes="ZYX")
             raise ReadError(
-                f"{path}: found {read_dimensions(path)} axes, which the file does not name; "
+                f"{path}: found {_count_axes(path)} axes, which the file does not name; "
                 "expected --channel_axis or --z_axis to say which are channels and planes, numbers from 0"
             ) from error
-    return read_image(path, axes=_axes(read_dimensions(path), channel_axis, z_axis))
+    return read_image(path, axes=_axes(_count_axes(path), channel_axis, z_axis))
 
 
-def read_dimensions(path: Path) -> int:
+def _count_axes(path: Path) -> int:
     """Number of axes that a file stores."""
     import tifffile
 

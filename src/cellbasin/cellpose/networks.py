@@ -11,7 +11,7 @@ GENERAL = "general"
 STAND_INS = ("cyto", "cyto2", "cyto3", "nuclei", "cpsam")
 """Names of Cellpose's own all-round networks: where their files are missing our model stands in."""
 
-_FILES = {"cyto": "cytotorch_0", "cyto2": "cyto2torch_0", "nuclei": "nucleitorch_0", "CP": "CP", "CPx": "CPx"}
+_FILES = {"cyto": "cytotorch_0", "cyto2": "cyto2torch_0", "nuclei": "nucleitorch_0"}
 
 
 def cellpose_folder() -> Path:

@@ -9,10 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cellbasin.cellpose.arguments import judged_by, probability_threshold
 from cellbasin.cellpose.files import FLAT_FILES, places, write_results
 from cellbasin.cellpose.images import chosen, list_images, read
 from cellbasin.cellpose.networks import find_network
+from cellbasin.cellpose.thresholds import judged_by, probability_threshold
 from cellbasin.cli.console import DONE, NOTHING, PARTLY, USER_ERRORS, CommandError, debugging, told
 from cellbasin.engines import EngineError
 from cellbasin.io import ReadError

@@ -55,12 +55,20 @@ def train(given: Namespace, log: Say, warn: Say) -> int:
 
 
 def write_model(weights: Weights, folder: Path, name: str, start: Weights | None, given: Namespace) -> Path:
-    """Write FOLDER/NAME, and with --train_size of a network of Cellpose's its size model; returns the path."""
-    for path, data in _files(weights, name, start).items():
-        if path != name and not given.train_size:
-            continue  # QuPath takes the one file that it finds
-        with atomic(folder / path) as temporary:
-            temporary.write_bytes(data)
+    """Write FOLDER/NAME, and with --train_size of a network of Cellpose's its size model; returns the path.
+
+    It is Cellpose's own kind where the training started from such a network, or from nothing.
+    """
+    from cellbasin.foreign import exported
+    from cellbasin.weights import save_weights
+
+    if start is not None and start.card.conventions != "cellpose":
+        save_weights(folder / name, replace(weights.card, name=name), weights.tensors)
+        return folder / name
+    for file, data in exported(weights, name).items():
+        if file == name or given.train_size:  # QuPath takes the one file that it finds
+            with atomic(folder / file) as temporary:
+                temporary.write_bytes(data)
     return folder / name
 
 
@@ -73,7 +81,7 @@ def annotated(folder: str, given: Namespace, log: Say) -> Readers:
     readers: Readers = []
     for image in images:
         masks = masks_of(image, given.img_filter, given.mask_filter)
-        objects = len(np.unique(read_labels(masks))) - 1
+        objects = count_objects(read_labels(masks))
         if objects < given.min_train_masks:
             log(f"{image.name}: {objects} objects, fewer than --min_train_masks {given.min_train_masks}: left out")
             continue
@@ -82,6 +90,15 @@ def annotated(folder: str, given: Namespace, log: Say) -> Readers:
     if not readers:
         raise ReadError(f"{folder}: found no image with {given.min_train_masks} objects or more; expected some")
     return readers
+
+
+def count_objects(labels: np.ndarray) -> int:
+    """How many objects are annotated.
+
+    >>> count_objects(np.array([[1, 1, 5, 65535]]))
+    2
+    """
+    return np.setdiff1d(labels, (0, NOT_ANNOTATED)).size
 
 
 def _start(given: Namespace, warn: Say) -> Weights | None:
@@ -159,19 +176,6 @@ def _own_diameter(image: Annotated) -> float:
     from cellbasin.labels import median_diameter
 
     return median_diameter(image.labels, NOT_ANNOTATED)
-
-
-def _files(weights: Weights, name: str, start: Weights | None) -> dict[str, bytes]:
-    """Names and contents: Cellpose's own where the training started from such a network, or from nothing."""
-    from cellbasin.foreign import exported
-    from cellbasin.weights import save_weights
-
-    if start is None or start.card.conventions == "cellpose":
-        return exported(weights, name)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "network.safetensors"
-        save_weights(path, replace(weights.card, name=name), weights.tensors)
-        return {name: path.read_bytes()}
 
 
 class _Lines:

@@ -1,6 +1,8 @@
-"""Which axis is what: the guesses of Cellpose's `convert_image`, made once for all wrappers."""
+"""What Cellpose's calls take and give: axes by the guesses of its `convert_image`, channels, masks."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 
@@ -83,19 +85,39 @@ def _name_planes(shape: tuple[int, ...], letters: list[str]) -> None:
 def picked(planes: np.ndarray, channels: object) -> np.ndarray:
     """The network's one or two channels out of (C, ...).
 
-    channels: Cellpose's two numbers: 0 gray (mean) or none, 1 red, 2 green, 3 blue; None takes the
-    first two as they are. Raises ValueError for numbers that are not there.
+    channels: Cellpose's two numbers: 0 gray (mean) or none, 1 red, 2 green, 3 blue; None takes the first two as they
+    are. Raises ValueError for numbers that are not there.
     """
     if channels is None:
         return planes[:2]
-    numbers = np.ravel(np.asarray(channels, int))
-    if len(numbers) != 2:
-        raise ValueError(f"found channels {channels}, expected two numbers such as [0, 0] or [2, 1]")
-    first, second = int(numbers[0]), int(numbers[1])
-    if not 0 <= first <= 3 or not 0 <= second <= 3:
-        raise ValueError(f"found channels {channels}, expected numbers from 0 to 3")
+    first, second = channel_pair(channels)
     if max(first, second if first else 0) > max(len(planes), 1):
         raise ValueError(f"found channels {channels} for an image of {len(planes)}, expected numbers that it has")
     if first == 0:
         return planes if len(planes) == 1 else planes.mean(axis=0, dtype=np.float32)[None]
     return planes[[first - 1, second - 1]] if second else planes[[first - 1]]
+
+
+def channel_pair(channels: object, number: int = 0, count: int = 1) -> tuple[int, int]:
+    """Cellpose's two numbers, 0 to 3, for one of so many images: the same for all, or a pair for each.
+
+    >>> channel_pair([2, 1], 4, 5), channel_pair([[0, 0], [2, 3]], 1, 2)
+    ((2, 1), (2, 3))
+    """
+    pairs = np.atleast_2d(np.asarray(channels, int))
+    if pairs.shape not in ((1, 2), (count, 2)) or pairs.min() < 0 or pairs.max() > 3:
+        raise ValueError(
+            f"found channels {channels}, expected two numbers from 0 to 3 such as [2, 1], or a pair for each image"
+        )
+    first, second = pairs[number % len(pairs)].tolist()
+    return first, second
+
+
+def own_value(value: Any, number: int, count: int) -> Any:
+    """The value for one of so many images, where it is given for each."""
+    return value[number] if np.ndim(value) and len(value) == count else value
+
+
+def as_masks(labels: np.ndarray) -> np.ndarray:
+    """Labels in Cellpose's type: uint16, or uint32 where there are too many."""
+    return labels.astype(np.uint16 if labels.max(initial=0) < 65535 else np.uint32)

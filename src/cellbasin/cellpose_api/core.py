@@ -7,9 +7,7 @@ from typing import Any
 
 def use_gpu(gpu_number: int = 0, use_torch: bool = True) -> bool:
     """Whether a graphics processor that can be used was found."""
-    from cellbasin.engines import find_hardware
-
-    return bool(find_hardware().gpu)
+    return assign_device(gpu=True)[1]
 
 
 def assign_device(use_torch: bool = True, gpu: bool = False, device: Any = 0) -> tuple[str, bool]:

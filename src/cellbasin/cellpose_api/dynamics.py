@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from cellbasin.cellpose.arguments import probability_threshold
+from cellbasin.cellpose.thresholds import probability_threshold
+from cellbasin.cellpose_api.arrays import as_masks
 from cellbasin.conventions import CONVENTIONS
 from cellbasin.dynamics import judge, segment_flows
 from cellbasin.flows import labels_to_flows as own_flows
@@ -82,8 +83,7 @@ def compute_masks(
     )
     limit = flow_threshold if flow_threshold and flow_threshold > 0 else np.inf
     labels = judge(found, limit, conventions.border_leniency).labels
-    labels = select(labels, not_too_large(labels, max_size_fraction))
-    return labels.astype(np.uint16 if labels.max(initial=0) < 65535 else np.uint32)
+    return as_masks(select(labels, not_too_large(labels, max_size_fraction)))
 
 
 def resize_and_compute_masks(

@@ -16,6 +16,8 @@ from PIL import Image as Pillow
 
 from cellbasin.cellpose.files import places, write_results
 from cellbasin.cellpose.images import list_images, masks_of
+from cellbasin.cellpose_api.arrays import channel_pair, own_value
+from cellbasin.cli.console import CommandError
 from cellbasin.image import Image
 from cellbasin.io import atomic, read_image, read_labels, write_rois, write_seg
 from cellbasin.network_outputs import unscaled
@@ -71,25 +73,19 @@ def masks_flows_to_seg(
     if isinstance(masks, list):
         names = file_names if isinstance(file_names, list | tuple) else [file_names] * len(masks)
         for n, mask in enumerate(masks):
-            diameter = diams[n] if isinstance(diams, list | tuple | np.ndarray) else diams
-            own = channels[n] if channels is not None and len(channels) > 2 else channels
-            masks_flows_to_seg(None, mask, flows[n], names[n], diameter, own)
+            own = None if channels is None else channel_pair(channels, n, len(masks))
+            masks_flows_to_seg(None, mask, flows[n], names[n], own_value(diams, n, len(masks)), own)
         return
-    numbers = [int(number) for number in np.ravel(channels if channels is not None else [0, 0])]
+    pair = (0, 0) if channels is None else channel_pair(channels)
     path = f"{os.path.splitext(os.fspath(file_names))[0]}_seg.npy"
     labels = np.asarray(masks).astype(np.int32)
     diameter = float(np.median(np.asarray(diams, float))) if diams is not None else 30.0
-    write_seg(path, labels, *_maps(flows), diameter, os.fspath(file_names), (numbers[0], numbers[1]))
+    write_seg(path, labels, *unscaled(flows[1], flows[2]), diameter, os.fspath(file_names), pair)
 
 
 def _are_names(value: Any) -> bool:
     first = value[0] if isinstance(value, list | tuple) and value else value
     return isinstance(first, str | os.PathLike)
-
-
-def _maps(flows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors and probability out of the list that `eval` returns."""
-    return unscaled(flows[1], flows[2])
 
 
 def save_masks(
@@ -123,9 +119,9 @@ def save_masks(
         for image, mask, flow, name in zip(images, masks, flows, file_names, strict=True):
             save_masks(image, mask, flow, name, png, tif, channels, suffix, **asked)
         return
-    flow, probability = _maps(flows)
-    labels = np.asarray(masks).astype(np.int32)
-    result = Segmentation(labels, flow, probability, np.zeros(0), 0.0, {"label": np.unique(labels)[1:]}, {})
+    labels, nothing = np.asarray(masks).astype(np.int32), np.zeros(0)
+    flow, probability = unscaled(flows[1], flows[2]) if save_flows else (nothing, nothing)
+    result = Segmentation(labels, flow, probability, nothing, 0.0, {"label": np.unique(labels)[1:]}, {})
     given = Namespace(
         **asked, save_png=png, save_tif=tif, output_name=suffix, no_npy=True, save_rois=False, chan=0, chan2=0
     )
@@ -182,11 +178,13 @@ def load_train_test_data(
 
 
 def add_model(filename: Files) -> None:
-    """Keep a network's file, to be used by its name."""
-    from cellbasin.cli import main
+    """Keep a network's file, to be used by its name; raises ValueError for files and names that cannot be used."""
+    from cellbasin.cli.models import add
 
-    if main(["models", "add", os.fspath(filename)]):
-        raise ValueError(f"{filename}: could not be added, see the line above")
+    try:
+        add(os.fspath(filename))
+    except CommandError as error:
+        raise ValueError(str(error)) from error
 
 
 def remove_model(filename: Files, delete: bool = False) -> None:

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from cellbasin.cellpose import images
-from cellbasin.cellpose.arguments import judged_by, probability_threshold
 from cellbasin.cellpose.networks import STAND_INS, find_network
-from cellbasin.cellpose_api.arrays import arranged, has_planes, picked
+from cellbasin.cellpose.thresholds import judged_by, probability_threshold
+from cellbasin.cellpose_api.arrays import arranged, as_masks, channel_pair, has_planes, own_value, picked
 from cellbasin.cellpose_api.core import use_gpu
 from cellbasin.cellpose_api.dynamics import LARGEST, not_too_large
-from cellbasin.foreign import open_weights
 from cellbasin.image import Image
 from cellbasin.io import flow_colours
 from cellbasin.model import Model, load_model
@@ -23,17 +22,15 @@ from cellbasin.options import Options
 from cellbasin.results import Segmentation
 
 MODEL_NAMES = [*STAND_INS[:-1]]
-_NEUTRAL = {
+_NEUTRAL: dict[str, Any] = {
     "lowhigh": None,
     "percentile": (1, 99),
     "normalize": True,
-    "norm3D": None,
     "sharpen_radius": 0,
     "smooth_radius": 0,
     "tile_norm_blocksize": 0,
-    "tile_norm_smooth3D": None,
-    "invert": None,
 }
+_FREE = ("norm3D", "tile_norm_smooth3D", "invert")
 
 __all__ = ["MODEL_NAMES", "Cellpose", "CellposeModel", "SizeModel", "use_gpu"]
 
@@ -80,7 +77,7 @@ class CellposeModel:
         self.pretrained_model = name
         self.model: Model = load_model(found)
         self.net = self.model  # for `train.train_seg`
-        card = open_weights(found).card
+        card = self.model.card
         self.diam_mean = float(card.diameter)
         self.diam_labels = float(card.typical_diameter or card.diameter)
         self.estimates = card.conventions != "cellpose" or bool(card.size_model)
@@ -94,11 +91,8 @@ class CellposeModel:
         network is cellbasin's or has a size model. Raises ValueError for settings that cannot be followed, TypeError
         for unknown ones.
         """
-        results = _segment_each(self, x, settings, automatic=False)
-        found = [_as_cellpose(result, settings.get("compute_masks", True)) for result in results]
-        if not _is_list(x):
-            return found[0]
-        return [one[0] for one in found], [one[1] for one in found], [one[2] for one in found]
+        masks, flows, styles, _ = _answer(self, x, settings, automatic=False)
+        return masks, flows, styles
 
     def train(self, train_data: Any, train_labels: Any, train_files: Any = None, **settings: Any) -> str:
         """Cellpose 2's training: `train.train_seg` of this network; returns the new file's path."""
@@ -135,18 +129,14 @@ class Cellpose:
     ) -> tuple[Any, Any, Any, Any]:
         """As `CellposeModel.eval`, and the diameters in pixels as a fourth result; the channels are gray by default."""
         settings |= {"diameter": diameter, "channels": channels, "channel_axis": channel_axis}
-        results = _segment_each(self.cp, x, settings, automatic=True)
-        found = [_as_cellpose(result, settings.get("compute_masks", True)) for result in results]
-        if not _is_list(x):
-            return (*found[0], results[0].diameter)
-        lists = [one[0] for one in found], [one[1] for one in found], [one[2] for one in found]
-        return (*lists, [result.diameter for result in results])
+        return _answer(self.cp, x, settings, automatic=True)
 
 
 class SizeModel:
-    """Estimates diameters with a network."""
+    """Estimates diameters with a network, by the size model that lies beside its file."""
 
     def __init__(self, cp_model: CellposeModel, device: Any = None, pretrained_size: Any = None) -> None:
+        _only("pretrained_size", pretrained_size, None)
         self.cp, self.diam_mean = cp_model, cp_model.diam_mean
 
     def eval(self, x: Any, channels: Any = None, **settings: Any) -> tuple[Any, Any]:
@@ -160,10 +150,16 @@ def _is_list(x: Any) -> bool:
     return isinstance(x, list | tuple) or (isinstance(x, np.ndarray) and x.dtype == object)
 
 
-def _value_for(value: Any, number: int, count: int) -> Any:
-    """The value for one of several images, where it is given for each."""
-    several = isinstance(value, list | tuple | np.ndarray) and len(value) == count
-    return value[number] if several else value
+def _answer(model: CellposeModel, x: Any, settings: dict[str, Any], *, automatic: bool) -> tuple[Any, Any, Any, Any]:
+    """Masks, flows, style and diameter of an image, or lists of them for a list."""
+    found = [
+        (*_as_cellpose(result, settings.get("compute_masks", True)), result.diameter)
+        for result in _segment_each(model, x, settings, automatic=automatic)
+    ]
+    if not _is_list(x):
+        return found[0]
+    masks, flows, styles, diameters = ([one[k] for one in found] for k in range(4))
+    return masks, flows, styles, diameters
 
 
 def _segment_each(model: CellposeModel, x: Any, settings: dict[str, Any], *, automatic: bool) -> list[Segmentation]:
@@ -171,10 +167,9 @@ def _segment_each(model: CellposeModel, x: Any, settings: dict[str, Any], *, aut
         return [_segment_one(model, x, automatic=automatic, **settings)]
     results = []
     for number, image in enumerate(x):
-        own = {**settings, "diameter": _value_for(settings.get("diameter"), number, len(x))}
-        channels = settings.get("channels")
-        if channels is not None and np.ndim(np.asarray(channels)) == 2:
-            own["channels"] = channels[0] if len(channels) == 1 else channels[number]
+        own = {**settings, "diameter": own_value(settings.get("diameter"), number, len(x))}
+        if settings.get("channels") is not None:
+            own["channels"] = channel_pair(settings["channels"], number, len(x))
         results.append(_segment_one(model, image, automatic=automatic, **own))
     return results
 
@@ -210,6 +205,7 @@ def _segment_one(
     net_avg: bool = True,
     tile: bool = True,
     progress: Any = None,
+    batch_size: int = 8,
 ) -> Segmentation:
     """One image; the keywords from `resample` on change nothing here. As in Cellpose, planes are stitched only where
     there are some and no 3D was asked for, and only 3D looks at `anisotropy`.
@@ -219,15 +215,16 @@ def _segment_one(
     inverted = invert or (isinstance(normalize, Mapping) and bool(normalize.get("invert")))
     planes, axes = arranged(x, channel_axis, z_axis, volume=do_3D or stitched)
     pixels = picked(planes, channels)
+    pixels = pixels.astype(np.uint8) if pixels.dtype.kind == "b" else pixels
     if inverted:
         pixels = images.inverted(pixels)
     logit = cellprob_threshold if mask_threshold is None else mask_threshold
-    if rescale is not None and not diameter:
+    if rescale and not diameter:
         diameter = model.diam_mean / rescale
     if not diameter and not automatic and not model.estimates:
         diameter = model.diam_labels
     options = Options(
-        diameter=float(diameter) if diameter else None,
+        diameter=diameter or None,
         channels=tuple(range(len(pixels))),
         augment=augment,
         probability_threshold=probability_threshold(logit),
@@ -240,7 +237,6 @@ def _segment_one(
         anisotropy=(anisotropy or None) if do_3D else None,
         smoothing=flow3D_smooth or None,
     )
-    pixels = pixels if pixels.dtype.kind in "uif" else pixels.astype(np.float32)
 
     def segment(image: Image) -> Segmentation:
         result = model.model.segment(image, options=options)
@@ -261,32 +257,23 @@ def _plane_by_plane(segment: Callable[[Image], Segmentation], pixels: np.ndarray
 
 
 def _as_cellpose(result: Segmentation, compute_masks: bool) -> tuple[np.ndarray, list[np.ndarray], np.ndarray]:
-    labels = result.labels.astype(np.uint16 if result.labels.max(initial=0) < 65535 else np.uint32)
+    masks = as_masks(result.labels) if compute_masks else np.zeros(0)
     logit = logit_of(result.probability).astype(np.float32)
-    in_plane = result.flow[-2:]
-    colours = (
-        flow_colours(in_plane)
-        if in_plane.ndim == 3
-        else np.stack([flow_colours(in_plane[:, z]) for z in range(in_plane.shape[1])])
-    )
-    masks = labels if compute_masks else np.zeros(0)
-    return masks, [colours, (FLOW_SCALE * result.flow).astype(np.float32), logit], result.style
+    flows = [flow_colours(result.flow[-2:]), (FLOW_SCALE * result.flow).astype(np.float32), logit]
+    return masks, flows, result.style
 
 
 def _check_normalize(normalize: bool | Mapping[str, Any]) -> None:
-    if normalize is True:
-        return
     if not isinstance(normalize, Mapping):
-        raise ValueError("found normalize=False, expected True: images are always normalised (percentiles 1 and 99)")
+        normalize = {"normalize": normalize}
     for name, value in normalize.items():
-        if name not in _NEUTRAL:
-            raise ValueError(f"found normalize[{name!r}], expected some of {', '.join(_NEUTRAL)}")
-        neutral = _NEUTRAL[name]
-        same = tuple(value) == neutral if name == "percentile" and value is not None else value == neutral
-        if neutral is not None and value is not None and not same:
-            raise ValueError(f"found normalize[{name!r}] = {value!r}, expected {neutral!r}: nothing else is done here")
-        if name == "lowhigh" and value is not None:
-            raise ValueError("found normalize['lowhigh'], expected None: images are normalised by percentiles 1 and 99")
+        if name not in (*_NEUTRAL, *_FREE):
+            raise ValueError(f"found normalize[{name!r}], expected some of {', '.join((*_NEUTRAL, *_FREE))}")
+        if name in _NEUTRAL and value is not None and not np.array_equal(value, _NEUTRAL[name]):
+            raise ValueError(
+                f"found {name}={value!r} for normalize, expected {_NEUTRAL[name]!r}: images are always normalised by "
+                "percentiles 1 and 99"
+            )
 
 
 def _only(name: str, value: Any, expected: Any) -> None:

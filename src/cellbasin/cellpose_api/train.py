@@ -49,6 +49,7 @@ def train_seg(
     ValueError where no image has enough objects or a keyword cannot be followed, TypeError for unknown ones.
     """
     from cellbasin.cellpose.training import trained, write_model
+    from cellbasin.cli.console import CommandError
 
     _check(others)
     readers = _readers(
@@ -60,7 +61,10 @@ def train_seg(
     lines: list[dict[str, Any]] = []
     start = net.weights[0]
     given = Namespace(n_epochs=n_epochs, diam_mean=start.card.diameter, train_size=False)
-    weights = trained(readers, tests, start, given, lambda line: None, lines.append)
+    try:
+        weights = trained(readers, tests, start, given, lambda line: None, lines.append)
+    except CommandError as error:
+        raise ValueError(str(error)) from error
     folder = Path(save_path or ".") / "models"
     folder.mkdir(parents=True, exist_ok=True)
     path = write_model(weights, folder, model_name or f"cellpose_{time.time():.4f}", start, given)
@@ -88,6 +92,7 @@ def _readers(
     least: int,
 ) -> list[Any]:
     """What training reads: arrays where there are some, else files."""
+    from cellbasin.cellpose.training import count_objects
     from cellbasin.cellpose_api.io import imread
     from cellbasin.io import read_labels
 
@@ -99,7 +104,7 @@ def _readers(
     return [
         partial(_annotated, picture, mask, name, channels, channel_axis)
         for picture, mask, name in zip(pictures, masks, names, strict=True)
-        if len(np.unique(mask)) > least
+        if count_objects(mask) >= least
     ]
 
 

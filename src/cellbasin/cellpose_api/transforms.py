@@ -63,11 +63,9 @@ def normalize_img(
 
 
 def _between(img: np.ndarray, bounds: np.ndarray) -> np.ndarray:
-    if bounds.shape == (2,):
-        bounds = np.tile(bounds, (img.shape[-1], 1))
-    if bounds.shape != (img.shape[-1], 2):
-        raise ValueError(f"found lowhigh of shape {bounds.shape}, expected (2,) or ({img.shape[-1]}, 2)")
-    return (img - bounds[:, 0]) / (bounds[:, 1] - bounds[:, 0])
+    if bounds.shape not in ((2,), (img.shape[-1], 2)) or not (bounds[..., 0] < bounds[..., 1]).all():
+        raise ValueError(f"found lowhigh {bounds.tolist()}, expected two numbers in order, or so for every channel")
+    return (img - bounds[..., 0]) / (bounds[..., 1] - bounds[..., 0])
 
 
 def convert_image(

@@ -32,6 +32,7 @@ _PAPER = {
 }
 _OURS = {"text": "cellbasin, https://pypi.org/project/cellbasin", "url": "https://pypi.org/project/cellbasin"}
 _EPSILON = 1e-6
+_HALO = 16  # pixels; the least side must be longer than two of them
 
 
 def write_package(path: str | os.PathLike[str], weights: Weights) -> None:
@@ -55,13 +56,13 @@ def write_package(path: str | os.PathLike[str], weights: Weights) -> None:
         "cover.png": _cover(model, image),
         "README.md": _readme(weights).encode(),
     }
-    files["rdf.yaml"] = json.dumps(describe(weights, files), indent=1).encode()  # JSON is YAML
+    files["rdf.yaml"] = json.dumps(_described(weights, files), indent=1).encode()  # JSON is YAML
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in sorted(files.items()):
             archive.writestr(zipfile.ZipInfo(name), data, zipfile.ZIP_DEFLATED)
 
 
-def describe(weights: Weights, files: dict[str, bytes]) -> dict[str, Any]:
+def _described(weights: Weights, files: dict[str, bytes]) -> dict[str, Any]:
     """The content of rdf.yaml; `files` are those that it names, for their checksums."""
     card, architecture = weights.card, weights.card.architecture
 
@@ -77,13 +78,13 @@ def describe(weights: Weights, files: dict[str, bytes]) -> dict[str, Any]:
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "authors": [{"name": "The cellbasin developers"}],
         "cite": [_PAPER, _OURS],
-        "license": card.licence if card.licence == "BSD-3-Clause" else "other",
+        "license": card.licence if card.licence == "BSD-3-Clause" else stored("README.md"),  # an SPDX name or a file
         "tags": ["segmentation", "cells", "nuclei", "2d", "cellbasin", "onnx"],
         "documentation": stored("README.md"),
         "covers": ["cover.png"],
-        "inputs": [_input(architecture.inputs, architecture.divisor, stored("test_image.npy"))],
+        "inputs": [_image(architecture.divisor, stored("test_image.npy"))],
         "outputs": [
-            _output("maps", architecture.outputs, stored("test_maps.npy")),
+            _maps(stored("test_maps.npy")),
             _style(architecture.channels[-1], stored("test_style.npy")),
         ],
         "weights": {"onnx": {**stored("weights.onnx"), "opset_version": OPSET}},
@@ -91,44 +92,41 @@ def describe(weights: Weights, files: dict[str, bytes]) -> dict[str, Any]:
     }
 
 
-def _input(channels: int, divisor: int, tensor: dict[str, str]) -> dict[str, Any]:
-    names = ["primary", "nucleus"] if channels == 2 else [f"channel{k}" for k in range(channels)]
-    size = {"min": 4 * divisor, "step": divisor}
+def _image(divisor: int, tensor: dict[str, str]) -> dict[str, Any]:
+    size = {"min": max(4 * divisor, 4 * _HALO), "step": divisor}
     ranges = {"axes": ["y", "x"], "min_percentile": 1.0, "max_percentile": 99.0, "eps": _EPSILON}
     return {
-        "id": "image",
-        "description": "primary and nuclear channel (zeros where there is none), objects of the model's diameter",
-        "axes": [
-            {"type": "batch"},
-            {"type": "channel", "channel_names": names},
-            {"type": "space", "id": "y", "size": size},
-            {"type": "space", "id": "x", "size": size},
-        ],
-        "data": {"type": "float32"},
+        **_tensor(
+            "image",
+            "primary and nuclear channel (zeros where there is none), objects of the model's diameter",
+            ["primary", "nucleus"],
+            [{"type": "space", "id": side, "size": size} for side in "yx"],
+            tensor,
+        ),
         "preprocessing": [{"id": "scale_range", "kwargs": ranges}],
-        "test_tensor": tensor,
     }
 
 
-def _output(name: str, channels: int, tensor: dict[str, str]) -> dict[str, Any]:
-    names = ["flow_y", "flow_x", "logit"] if channels == 3 else [f"map{k}" for k in range(channels)]
+def _maps(tensor: dict[str, str]) -> dict[str, Any]:
     sides = [
-        {"type": "space", "id": side, "size": {"tensor_id": "image", "axis_id": side}, "halo": 16} for side in "yx"
+        {"type": "space", "id": side, "size": {"tensor_id": "image", "axis_id": side}, "halo": _HALO} for side in "yx"
     ]
-    return {
-        "id": name,
-        "description": "5 x flow (y, x), and the logit of being inside an object",
-        "axes": [{"type": "batch"}, {"type": "channel", "channel_names": names}, *sides],
-        "data": {"type": "float32"},
-        "test_tensor": tensor,
-    }
+    description = "5 x flow (y, x), and the logit of being inside an object"
+    return _tensor("maps", description, ["flow_y", "flow_x", "logit"], sides, tensor)
 
 
 def _style(length: int, tensor: dict[str, str]) -> dict[str, Any]:
+    return _tensor("style", "style vector of length 1", [f"s{k}" for k in range(length)], [], tensor)
+
+
+def _tensor(
+    name: str, description: str, channels: list[str], sides: list[dict[str, Any]], tensor: dict[str, str]
+) -> dict[str, Any]:
+    """An input or output; sides: its axes beside batch and channels; tensor: the file of the test."""
     return {
-        "id": "style",
-        "description": "style vector of length 1",
-        "axes": [{"type": "batch"}, {"type": "channel", "channel_names": [f"s{k}" for k in range(length)]}],
+        "id": name,
+        "description": description,
+        "axes": [{"type": "batch"}, {"type": "channel", "channel_names": channels}, *sides],
         "data": {"type": "float32"},
         "test_tensor": tensor,
     }

@@ -32,7 +32,7 @@ def open_weights(name_or_path: str | Path) -> Weights:
     if not is_foreign(path):
         return _own(path)
     try:
-        state = read_torch(path, check=_check)
+        state = read_torch(path, check=cellpose.architecture_of)
         card, tensors = cellpose.card_and_tensors(state, path.name.removesuffix(".pth").removesuffix(".pt"))
     except (TorchFileError, WeightsError) as error:
         raise WeightsError(f"{path}: {error}") from error
@@ -80,10 +80,6 @@ def exported(weights: Weights, name: str) -> dict[str, bytes]:
         np.save(target, np.array(content, dtype=object), allow_pickle=True)
         files[f"{name}_size.npy"] = target.getvalue()
     return files
-
-
-def _check(shapes: cellpose.Shapes) -> None:
-    cellpose.architecture_of(shapes)
 
 
 def _size_model(path: Path, styles: int, diameter: float) -> dict[str, object]:

@@ -17,7 +17,7 @@ from cellbasin.weights import Architecture, Card, Weights, WeightsError
 
 LICENCE = "not stated in the file (Cellpose's own models are for non-commercial use)"
 _DIAMETER, _NUCLEI = 30.0, 17.0  # pixels; of files that do not say theirs
-_NUCLEI_FILES = {"nuclei", *(f"nucleitorch_{n}" for n in range(4))}
+_NUCLEI_FILES = ("nuclei", *(f"nucleitorch_{n}" for n in range(4)))
 _DIAMETERS = ("diam_mean", "diam_labels")
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -107,12 +107,12 @@ def card_and_tensors(state: Mapping[str, np.ndarray], name: str) -> tuple[Card, 
     for key, value in tensors.items():
         if not np.isfinite(value).all():
             raise WeightsError(f"tensor {key!r} holds NaN or infinite values; the training that wrote it has failed")
-    diameter = _NUCLEI if name in _NUCLEI_FILES else _number(state, "diam_mean", _DIAMETER)
+    diameter = _number(state, "diam_mean", _NUCLEI if name in _NUCLEI_FILES else _DIAMETER)
     card = Card(
         name,
         architecture,
         diameter=diameter,
-        typical_diameter=diameter if name in _NUCLEI_FILES else _number(state, "diam_labels", diameter),
+        typical_diameter=_number(state, "diam_labels", diameter),
         conventions="cellpose",
         licence=LICENCE,
     )

@@ -33,6 +33,7 @@ _TYPES = {
     "BoolStorage": "b1",
     "BFloat16Storage": _BF16,
 }
+_STORAGES = {code: name for name, code in _TYPES.items()}
 _OLD_MAGIC = 0x1950A86A20F9469CFC6C
 
 
@@ -69,7 +70,7 @@ class _Tensor(NamedTuple):
         return np.lib.stride_tricks.as_strided(numbers[self.offset :], self.shape, strides).copy()
 
 
-Check = Callable[[Mapping[str, tuple[int, ...]]], None]
+Check = Callable[[Mapping[str, tuple[int, ...]]], object]
 
 
 def read_torch(path: Path, check: Check | None = None) -> dict[str, np.ndarray]:
@@ -111,9 +112,10 @@ def _read_zip(file: BinaryIO, check: Check | None) -> dict[str, np.ndarray]:
         entries = {entry.filename.partition("/")[2]: entry for entry in archive.infolist()}
         if "data.pkl" not in entries:
             raise TorchFileError("found a ZIP archive without data.pkl, expected a file of torch.save")
-        sizes = sum(entry.file_size for entry in entries.values())
-        if sizes > min(MAX_BYTES, 100 * file.seek(0, io.SEEK_END)):
-            raise TorchFileError(f"found a file that unpacks to {sizes / 1e9:.1f} GB, expected no more than its size")
+        if any(entry.compress_type != zipfile.ZIP_STORED for entry in entries.values()):
+            raise TorchFileError("found compressed entries, which torch never writes: expected a file of torch.save")
+        if sum(entry.file_size for entry in entries.values()) > file.seek(0, io.SEEK_END):
+            raise TorchFileError("found entries that are longer than the file, expected a file of torch.save")
         if "byteorder" in entries and archive.read(entries["byteorder"]).strip() == b"big":
             raise TorchFileError(
                 "found numbers in big-endian order, expected little-endian: save it on another machine"
@@ -161,7 +163,7 @@ def _allowed() -> Allowed:
         ("torch._utils", "_rebuild_tensor_v2"): Sealed(_rebuild_tensor),
         ("torch._utils", "_rebuild_tensor"): Sealed(_rebuild_tensor),
         ("torch._utils", "_rebuild_parameter"): Sealed(_rebuild_parameter),
-        ("", "storage"): _storage,
+        ("", "storage"): Sealed(_storage),
     }
 
 
@@ -212,7 +214,8 @@ def _pickled(tensors: Mapping[str, np.ndarray]) -> bytes:
     write(pickle.MARK)
     for key, (name, tensor) in enumerate(tensors.items()):
         write(_word(name) + _global("torch._utils", "_rebuild_tensor_v2") + pickle.MARK)
-        write(pickle.MARK + _word("storage") + _global("torch", _storage_name(tensor)) + _word(str(key)) + _word("cpu"))
+        storage = _global("torch", _STORAGES[tensor.dtype.str[1:]])
+        write(pickle.MARK + _word("storage") + storage + _word(str(key)) + _word("cpu"))
         write(_number(tensor.size) + pickle.TUPLE + pickle.BINPERSID)
         strides = tuple(math.prod(tensor.shape[axis + 1 :]) for axis in range(tensor.ndim))
         write(_number(0) + _numbers_tuple(tensor.shape) + _numbers_tuple(strides) + pickle.NEWFALSE)
@@ -220,11 +223,6 @@ def _pickled(tensors: Mapping[str, np.ndarray]) -> bytes:
         write(pickle.TUPLE + pickle.REDUCE)
     write(pickle.SETITEMS + pickle.STOP)
     return stream.getvalue()
-
-
-def _storage_name(tensor: np.ndarray) -> str:
-    names = {code: name for name, code in _TYPES.items()}
-    return names[tensor.dtype.str[1:]]
 
 
 def _global(module: str, name: str) -> bytes:

@@ -87,11 +87,11 @@ def flow_colours(flow: np.ndarray) -> np.ndarray:
 
     Parameters
     ----------
-    flow : float (2, Y, X), y before x. Not modified.
+    flow : float (2, ..., Y, X), y before x. Not modified.
 
     Returns
     -------
-    uint8 (Y, X, 3).
+    uint8 (..., Y, X, 3).
 
     >>> flow_colours(np.zeros((2, 4, 5), np.float32)).max()
     np.uint8(0)

@@ -86,7 +86,7 @@ class ConfidenceWidget(QWidget):
         for layer in fitting:
             self.layer.addItem(layer.name, layer)
             layer.events.name.connect(self._list_layers)  # once, however often it is called
-        place = next((k for k, layer in enumerate(fitting) if layer is chosen), len(fitting) - 1)
+        place = fitting.index(chosen) if chosen in fitting else len(fitting) - 1
         self.layer.setCurrentIndex(place)
         self.layer.blockSignals(False)
         if not fitting or fitting[place] is not chosen:

@@ -118,13 +118,13 @@ class SegmentWidget(QWidget):
         own = {id(layer) for kinds in self._made.values() for made in kinds.values() for layer in made}
         images = [layer for layer in self._viewer.layers if isinstance(layer, Image) and id(layer) not in own]
         active = self._viewer.layers.selection.active
-        chosen = next((layer for layer in (self.layer.currentData(), active) if _among(layer, images)), None)
+        chosen = next((layer for layer in (self.layer.currentData(), active) if layer in images), None)
         self.layer.blockSignals(True)
         self.layer.clear()
         for layer in images:
             self.layer.addItem(layer.name, layer)
             layer.events.name.connect(self._list_layers)  # once, however often it is called
-        self.layer.setCurrentIndex(_place(chosen, images) if chosen is not None else len(images) - 1)
+        self.layer.setCurrentIndex(images.index(chosen) if chosen is not None else len(images) - 1)
         self.layer.blockSignals(False)
         if self.layer.currentData() is not chosen or chosen is None:
             self._list_axes()
@@ -134,8 +134,8 @@ class SegmentWidget(QWidget):
     def _follow_selection(self, event: Any = None) -> None:
         listed = [self.layer.itemData(k) for k in range(self.layer.count())]
         active = self._viewer.layers.selection.active
-        if _among(active, listed):
-            self.layer.setCurrentIndex(_place(active, listed))
+        if active in listed:
+            self.layer.setCurrentIndex(listed.index(active))
 
     def _list_axes(self, index: int = 0) -> None:
         """What the layer's axes can mean; where they are not known, the user says so."""
@@ -275,14 +275,6 @@ class SegmentWidget(QWidget):
         self.cancel.setEnabled(False)
         self.bar.setVisible(False)
         self.bar.setValue(0)
-
-
-def _among(layer: Any, layers: list[Any]) -> bool:
-    return any(one is layer for one in layers)
-
-
-def _place(layer: Any, layers: list[Any]) -> int:
-    return next(k for k, one in enumerate(layers) if one is layer)
 
 
 def _fits(layer: Any, axes: str, nuclei: Any) -> bool:

@@ -22,6 +22,7 @@ from cellbasin.io import (
 from .source import axes_named, voxel_size_of
 
 _SEG = "_seg.npy"
+_HIGHEST = np.iinfo(np.int32).max
 _OF_SERIES = (".tif", ".tiff", ".zarr", ".csv")  # endings of files that hold time points, too
 
 
@@ -29,7 +30,7 @@ def write(path: str, data: Any, told: Mapping[str, Any]) -> list[str]:
     """Write a labels layer, given as napari does: its array, and what napari knows about it.
 
     Endings: those of `_WRITERS`. A name that ends in .npy becomes one that ends in _seg.npy, as Cellpose expects it.
-    Time series (TYX, TZYX) are written whole, to one TIFF or OME-Zarr; a single plane of a stack as an image.
+    Time series (TYX, TZYX) are written whole, to one TIFF, OME-Zarr or CSV; a single plane of a stack as an image.
     Returns the path written. Raises WriteError or ValueError where the layer or the name does not allow it.
     """
     target = Path(path)
@@ -45,8 +46,10 @@ def write(path: str, data: Any, told: Mapping[str, Any]) -> list[str]:
             f"the layer {told['name']!r} is a time series (axes {axes}); expected a name that ends in "
             f"{', '.join(_OF_SERIES)} for it; for other files take one time point of it"
         )
-    if labels.dtype.kind not in "iub" or labels.min(initial=0) < 0:
-        raise ValueError(f"the layer {told['name']!r} holds {labels.dtype} numbers; expected whole ones from 0 on")
+    if labels.dtype.kind not in "iub" or labels.min(initial=0) < 0 or labels.max(initial=0) > _HIGHEST:
+        raise ValueError(
+            f"the layer {told['name']!r} holds {labels.dtype} numbers; expected whole ones from 0 on, up to {_HIGHEST}"
+        )
     known = {**told, "axes": axes, "voxel_size": voxel_size}
     _WRITERS[target.suffix.lower()](target, labels.astype(np.int32), known)
     return [str(target)]
