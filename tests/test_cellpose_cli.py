@@ -328,3 +328,11 @@ def test_all_flags_of_version_3_are_known() -> None:
 def test_module_and_help() -> None:
     answer = subprocess.run([sys.executable, "-m", "cellbasin.cellpose", "--help"], capture_output=True, text=True)
     assert answer.returncode == 0 and "Examples:" in answer.stdout and "--pretrained_model" in answer.stdout
+
+
+def test_two_images_with_one_result(cellpose, folder: Path) -> None:  # type: ignore[no-untyped-def]
+    np.save(folder / "1.npy", picture(2))
+    before = names(folder)
+    answer = cellpose("--dir", folder, "--save_png")
+    assert answer.code == 2 and "1.npy" in answer.err and "1.tif would both be written to" in answer.err
+    assert names(folder) == before

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 import tifffile
 from cli_helpers import Run, assert_one_line, image, leftovers, run, save_image, small_model
 
+from cellbasin.cli import doctor, evaluate, models, score, segment, train
 from cellbasin.cli.flags import EvaluateFlags, SegmentFlags, options_from
 from cellbasin.generator import generate, generate_volume
 from cellbasin.io import read_labels
@@ -136,12 +138,17 @@ def test_volumes(run: Run, small_model: Path, tmp_path: Path) -> None:
     np.save(path, generate_volume((6, 40, 50), diameter=12, anisotropy=2.0, seed=1).image[0])
     outcome = run(
         *("segment", path, "--model", small_model, "--axes", "ZYX", "--anisotropy", 2, "--diameter", 12),
-        *("--direction-weights", "1,0.5,0.5", "--save", "labels,flows,table", "--json", tmp_path / "all.json"),
+        *("--direction-weights", "1,0.5,0.5", "--save", "labels,overlay,flows,table"),
+        *("--json", tmp_path / "all.json"),
     )
     assert outcome.code == 0, outcome
     assert read_labels(tmp_path / "volume_masks.tif").shape == (6, 40, 50)
     record = json.loads((tmp_path / "all.json").read_text())[0]
     assert record["provenance"]["anisotropy"] == 2 and record["provenance"]["options"]["volume_mode"] == "flows"
+    names = {"labels": "masks.tif", "overlay": "overlay.png", "sweep": "overlay.gif", "flows": "flows.tif"}
+    names["table"] = "objects.csv"
+    assert record["files"] == {key: str(tmp_path / f"volume_{name}") for key, name in names.items()}
+    assert all(Path(path).is_file() for path in record["files"].values()) and "and 4 more" in outcome.out
     assert (tmp_path / "volume_objects.csv").read_text().startswith("label,area,centre_z,centre_y,centre_x,box_z0")
 
 
@@ -344,6 +351,11 @@ def test_doctor_survives_what_it_looks_for(run: Run, monkeypatch: pytest.MonkeyP
 def test_help_has_examples(run: Run, command: list[str]) -> None:
     outcome = run(*command, "--help")
     assert outcome.code == 0 and "Examples:" in outcome.out and "cellbasin" in outcome.out
+
+
+@pytest.mark.parametrize("module", [doctor, evaluate, models, score, segment, train])
+def test_examples_fit_into_a_terminal(module: ModuleType) -> None:
+    assert max(map(len, module.EXAMPLES.splitlines())) <= 80
 
 
 def test_version(run: Run) -> None:

@@ -131,6 +131,8 @@ def test_channels_unclear(run: Run, small_model: Path, tmp_path: Path) -> None:
         (["--engine", "abacus"], ["abacus", "openvino"]),
         (["--precision", "float8"], ["float8", "bf16"]),
         (["--save", "paintings"], ["paintings", "overlay"]),
+        (["--save", ","], ["','", "WHAT"]),
+        (["--model", ","], ["','", "NAME"]),
         (["--axes", "QX"], ["QX"]),
         (["--model", "nonesuch"], ["nonesuch", "model"]),
     ],
@@ -245,6 +247,8 @@ def test_bugs_keep_their_traceback(run: Run, image: Path, small_model: Path, mon
         (["evaluate", "{data}", "--diameter", "big"], ["big", "true"]),
         (["evaluate", "{data}", "--limit", "0"], ["--limit"]),
         (["evaluate", "{data}", "--source", "moon"], ["moon"]),
+        (["evaluate", "{data}", "--source", " , "], ["--source", "NAME"]),
+        (["evaluate", "{data}", "--channels", "1"], ["cells.npy", "1 channel"]),
         (["score", "{none}", "{none}"], ["none", "no such file"]),
         (["train", "{data}", "--out", "{none}/a.safetensors"], ["none", "folder"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--recipe", "soup"], ["soup", "general"]),
@@ -254,6 +258,8 @@ def test_bugs_keep_their_traceback(run: Run, image: Path, small_model: Path, mon
         (["train", "{data}", "--out", "{data}/cells.npy"], ["cells.npy", ".safetensors"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--session-minutes", "0"], ["--session-minutes"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--validate-every", "nan"], ["--validate-every"]),
+        (["train", "{empty}", "--out", "{empty}/a.safetensors", "--recipe", "paper"], ["empty", "no object"]),
+        (["train", "{holed}", "--out", "{holed}/a.safetensors"], ["cells.npy", "NaN"]),
         (["train", "{data}"], ["--out"]),
         (["models", "info", "nonesuch"], ["nonesuch"]),
         (["models", "add", "{none}"], ["none"]),
@@ -262,11 +268,20 @@ def test_bugs_keep_their_traceback(run: Run, image: Path, small_model: Path, mon
     ],
 )
 def test_bad_arguments_elsewhere(
-    run: Run, tmp_path: Path, small_model: Path, arguments: list[str], words: list[str]
+    run: Run,
+    tmp_path: Path,
+    small_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    words: list[str],
 ) -> None:
-    save_image(tmp_path / "data" / "cells.npy")
-    np.save(tmp_path / "data" / "cells_masks.npy", np.eye(96, dtype=np.int32))
-    places = {"data": tmp_path / "data", "none": tmp_path / "none"}
+    monkeypatch.setenv("CELLBASIN_CACHE", str(tmp_path / "cache"))
+    places = {name: tmp_path / name for name in ("data", "empty", "holed", "none")}
+    for name in ("data", "empty", "holed"):
+        path = save_image(places[name] / "cells.npy")
+        np.save(path.with_name("cells_masks.npy"), np.eye(96, dtype=np.int32) * (name != "empty"))
+    np.save(places["holed"] / "cells_masks.npy", np.eye(64, dtype=np.int32))
+    np.save(places["holed"] / "cells.npy", holed(np.nan))
     model = ["--model", small_model] if arguments[0] == "evaluate" else []
     outcome = run(*(argument.format(**places) for argument in arguments), *model)
     assert_one_line(outcome, *words)

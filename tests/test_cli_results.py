@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import json
+import os
 import shutil
 import signal
 import subprocess
@@ -140,3 +142,83 @@ def test_stopped_in_the_middle(small_model: Path, tmp_path: Path, name: str) -> 
         with Pillow.open(path) as picture:
             picture.load()
     assert not leftovers(tmp_path)
+
+
+def _in_shell(tail: str, *arguments: object) -> subprocess.CompletedProcess[str]:
+    """What the shell makes of a command and a tail such as `> file`."""
+    command = " ".join(f"'{word}'" for word in (sys.executable, "-m", "cellbasin", *arguments))
+    return subprocess.run(f"{command} {tail}", shell=True, capture_output=True, text=True, timeout=300, check=False)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_full_disk_under_the_output_spoils_no_results(small_model: Path, tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        save_image(tmp_path / f"{name}.npy", seed)
+    target = tmp_path / "all.json"
+    done = _in_shell("> /dev/full", "segment", tmp_path, "--model", small_model, "--json", target)
+    assert done.returncode == 1
+    assert done.stderr.startswith("cellbasin: error: standard output") and done.stderr.count("\n") == 1, done.stderr
+    assert {record["status"] for record in json.loads(target.read_text())} == {"done"}
+    masks = tmp_path / "a_masks.tif"
+    assert read_labels(masks).shape == read_labels(tmp_path / "b_masks.tif").shape == (96, 96)
+
+    scores = tmp_path / "scores.json"
+    for command in (["score", masks, masks, "--json", scores], ["models", "list"]):
+        done = _in_shell("> /dev/full", *command)
+        assert done.returncode == 2
+        assert done.stderr.startswith("cellbasin: error: standard output") and done.stderr.count("\n") == 1, done.stderr
+    assert json.loads(scores.read_text())["all"]["images"] == 1  # written before anything was printed
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs head")
+def test_a_reader_that_has_enough_does_not_end_the_work(small_model: Path, tmp_path: Path) -> None:
+    for seed, name in enumerate("abc"):
+        save_image(tmp_path / f"{name}.npy", seed)
+    done = _in_shell("| head -1", "segment", tmp_path, "--model", small_model)
+    assert done.stderr == "" and done.stdout.count("\n") == 1
+    assert len(list(tmp_path.glob("*_masks.tif"))) == 3
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a shell that closes streams")
+def test_closed_streams_are_no_error(image: Path, small_model: Path) -> None:
+    """As a service, or a window without a console, starts programs."""
+    assert _in_shell(">&- 2>&-", "segment", image, "--model", small_model).returncode == 0
+    assert image.with_name("cells_masks.tif").is_file()
+
+
+@pytest.mark.parametrize("what", ["a folder", "a pipe", "in /proc", "an animation"])
+def test_json_that_cannot_be_is_refused_before_any_work(
+    run: Run, image: Path, small_model: Path, tmp_path: Path, what: str
+) -> None:
+    places = {"a folder": tmp_path, "a pipe": tmp_path / "pipe", "in /proc": Path("/proc/a.json")}
+    target = places.get(what, image.with_name("cells_overlay.gif"))
+    if what == "a pipe":
+        os.mkfifo(target)
+    elif what == "in /proc" and not target.parent.is_dir():
+        pytest.skip("needs a folder that nobody can write in")
+    outcome = run("segment", image, "--save", "labels,overlay", "--json", target, "--model", small_model)
+    assert_one_line(outcome, str(target if what != "in /proc" else target.parent))
+    assert list(image.parent.iterdir()) == [image]
+    assert what != "a pipe" or target.is_fifo()
+
+
+def test_evaluate_finds_out_at_once_what_cannot_be_written(run: Run, image: Path, small_model: Path) -> None:
+    folder = image.parent
+    tifffile.imwrite(folder / "cells_masks.tif", np.eye(96, dtype=np.uint16))
+    taken = folder.parent / "taken"
+    taken.write_text("a file")
+    command = ["evaluate", folder, "--model", small_model]
+    assert_one_line(run(*command, "--save", taken), str(taken), "--save")
+    assert_one_line(run(*command, "--log", folder), str(folder))
+    both = folder.parent / "both.json"
+    assert_one_line(run(*command, "--log", both, "--json", both), str(both), "--log")
+    assert not both.exists()
+
+
+def test_what_needs_a_package_is_refused_before_any_work(
+    run: Run, image: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    outcome = run("segment", image, "--save", "labels,parquet", "--model", small_model)
+    assert_one_line(outcome, "parquet", "pyarrow", "pip install 'cellbasin[formats]'")
+    assert list(image.parent.iterdir()) == [image]

@@ -25,7 +25,7 @@ from cellbasin.options import NOT_ANNOTATED, Options
 from cellbasin.results import Segmentation
 from cellbasin.training import confidence_fit
 from cellbasin.training.confidence_fit import fit_confidence
-from cellbasin.weights import SHIPPED, load_weights
+from cellbasin.weights import SHIPPED, WeightsError, load_weights
 
 
 def _sample(seed: int, count: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -245,3 +245,13 @@ def test_a_new_fit_does_not_depend_on_the_calibration_it_replaces(tmp_path: Path
     first, second = (fit_confidence(_general(card).weights[0], records).card.confidence for card in cards)
     assert first["plain"]["objects"] > 200
     assert first == second
+
+
+@pytest.mark.parametrize(
+    "change", [{"coefficients": [1.0]}, {"coefficients": "many"}, {"intercept": None}, {"features": 3}, None]
+)
+def test_a_calibration_that_cannot_be_understood_is_refused(change: dict[str, Any] | None) -> None:
+    good = Calibration(np.arange(len(FEATURES), dtype=float), 0.5)
+    assert np.array_equal(Calibration.from_card(good.as_card()).coefficients, good.coefficients)
+    with pytest.raises(WeightsError, match="confidence"):
+        Calibration.from_card(["a list"] if change is None else good.as_card() | change)

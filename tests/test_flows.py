@@ -289,3 +289,8 @@ def test_centroid_flows_equal_the_slow_twin_and_know_no_neighbours():
     with pytest.raises(ValueError, match=r"expected \(Y, X\)"):
         centroid_flows(np.zeros((2, 3, 4), np.int32))
     assert not centroid_flows(np.zeros((3, 4), np.int32)).any()
+
+
+def test_labels_that_become_positive_in_fewer_bits_are_background_too():
+    labels = np.array([[-(2**32) + 5, 2, 2, 2]])
+    assert np.array_equal(labels_to_flows(labels), labels_to_flows(np.maximum(labels, 0)))

@@ -184,3 +184,10 @@ def test_other_wrong_channels():
     for channels in ((), (0, 1, 2)):
         with pytest.raises(ValueError, match="expected PRIMARY or PRIMARY,NUCLEAR"):
             select_channels(picture("CYX", (3, 20, 30)), channels)
+
+
+def test_a_range_that_float64_does_not_hold_is_refused():
+    wide = np.array([-1.7e308, 0.0, 1.7e308])
+    with pytest.raises(ValueError, match=r"-1\.7e\+308 to 1\.7e\+308"):
+        normalise(wide)
+    assert np.array_equal(normalise(wide / 4), normalise(np.array([-1.0, 0.0, 1.0])))

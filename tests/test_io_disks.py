@@ -166,3 +166,12 @@ def test_names_as_long_as_the_file_system_allows(tmp_path: Path) -> None:
     write_labels(tmp_path / ("é" * 100 + ".tif"), drawn())
     write_labels(tmp_path / ("a" * 250 + ".tif"), drawn())
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_a_pipe_or_device_is_not_replaced(tmp_path: Path) -> None:
+    """As somebody who may write everywhere would replace /dev/null."""
+    os.mkfifo(tmp_path / "a.tif")
+    with pytest.raises(WriteError, match="device or pipe"):
+        write_labels(tmp_path / "a.tif", drawn())
+    assert [path.name for path in tmp_path.iterdir()] == ["a.tif"] and (tmp_path / "a.tif").is_fifo()

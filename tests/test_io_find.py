@@ -134,7 +134,8 @@ def test_index(tmp_path: Path) -> None:
         ("source,split,name\n", "found no lines"),
         ("file,labels\na,b\n", "no column source, split, name"),
         ("source,split,name,objects\ns,train,a,many\n", "'many' for objects"),
-        ("source,split,name\ns,train\n", "line 2"),
+        ("source,split,name\ns,train\n", "line 2 is cut short"),
+        ("source,split,name\ns\n", "line 2 is cut short"),
     ],
 )
 def test_broken_index_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -8,6 +8,7 @@ from io_helpers import SHAPE, drawn, image
 
 from cellbasin.image import Image
 from cellbasin.io import (
+    display,
     flow_colours,
     overlay,
 )
@@ -64,3 +65,10 @@ def test_flow_colours_turn_with_the_flow() -> None:
     right[1], up[0] = 1, -1
     assert flow_colours(right)[0, 0].tolist() == [255, 64, 64]
     assert flow_colours(up)[0, 0].tolist() != flow_colours(right)[0, 0].tolist()
+
+
+@pytest.mark.parametrize(("gain", "offset"), [(1e300, 0.0), (1e-300, 0.0), (1.0, 1e9)])
+def test_pictures_of_numbers_that_float32_does_not_hold(gain: float, offset: float) -> None:
+    plain = np.random.default_rng(0).random(SHAPE)
+    difference = display(plain).astype(int) - display(plain * gain + offset)
+    assert np.ptp(display(plain)) == 255 and np.abs(difference).max() <= 1

@@ -59,7 +59,7 @@ def test_tables_hold_objects_shapes_and_intensities(tmp_path: Path) -> None:
     sample = generate("nuclei", (96, 96), seed=2)
     image = Image(sample.image, "CYX", voxel_size=(0.5, 0.5))
     result = segmented(sample.labels)
-    as_csv, as_parquet, as_coco = save(result, image, tmp_path / "cells", ("table", "parquet", "coco"))
+    as_csv, as_parquet, as_coco = save(result, image, tmp_path / "cells", ("table", "parquet", "coco")).values()
     with as_csv.open() as file:
         rows = list(csv.DictReader(file))
     table = pyarrow.parquet.read_table(as_parquet).to_pydict()

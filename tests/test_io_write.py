@@ -23,6 +23,7 @@ from cellbasin.io import (
     write_labels,
     write_table,
 )
+from cellbasin.io.ome_zarr import write_zarr_labels
 from cellbasin.results import Segmentation
 
 __all__ = ["image", "result"]  # fixtures
@@ -90,11 +91,16 @@ def test_provenance_may_hold_numpy_numbers_and_paths(tmp_path: Path) -> None:
         ("a.tif", np.full((4, 4), -1), "whole numbers"),
         ("a.tif", np.zeros((0, 4), int), "expected"),
         ("a.png", np.ones((2, 4, 4), int), "two dimensions"),
+        ("a.tif", np.full((4, 4), 2**32), "4294967296; expected at most 4294967295"),
+        ("a.zarr", np.full((4, 4), 2**31), "2147483648; expected at most 2147483647"),
+        ("a.zarr", np.full((4, 4), -1), "whole numbers"),
+        ("a.zarr", np.ones((2, 2, 2, 4, 4), int), "expected"),
     ],
 )
 def test_labels_that_no_file_can_hold_are_refused(tmp_path: Path, name: str, labels: np.ndarray, message: str) -> None:
+    write = write_zarr_labels if name.endswith(".zarr") else write_labels
     with pytest.raises(ValueError, match=message):
-        write_labels(tmp_path / name, labels)
+        write(tmp_path / name, labels)
     assert not list(tmp_path.iterdir())
 
 
@@ -127,7 +133,7 @@ def test_table_is_read_by_the_standard_library(tmp_path: Path, result: Segmentat
 
 
 def test_seg_has_the_layout_that_upstream_reads(tmp_path: Path, result: Segmentation, image: Image) -> None:
-    (path,) = save(result, image, tmp_path / "cells", ["seg"])
+    path = save(result, image, tmp_path / "cells", ["seg"])["seg"]
     assert path.name == "cells_seg.npy"
     content = np.load(path, allow_pickle=True).item()
     np.testing.assert_array_equal(content["masks"], result.labels)
@@ -143,9 +149,9 @@ def test_seg_has_the_layout_that_upstream_reads(tmp_path: Path, result: Segmenta
 
 def test_save_writes_what_is_asked_for(tmp_path: Path, result: Segmentation, image: Image) -> None:
     paths = save(result, image, tmp_path / "a.b", OUTPUTS)
-    assert [path.name for path in paths] == [f"a.b{output.suffix}" for output in OUTPUTS.values()]
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(path.name for path in paths)
-    assert [path.name for path in save(result, image, tmp_path / "c")] == ["c_masks.tif"]
+    assert {key: path.name for key, path in paths.items()} == {k: f"a.b{one.suffix}" for k, one in OUTPUTS.items()}
+    assert sorted(tmp_path.iterdir()) == sorted(paths.values())
+    assert save(result, image, tmp_path / "c") == {"labels": tmp_path / "c_masks.tif"}
 
 
 def test_unknown_outputs_are_refused() -> None:

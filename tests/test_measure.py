@@ -89,6 +89,18 @@ def test_intensities_are_those_of_each_objects_pixels(shape: tuple[int, ...]) ->
         assert np.isnan(found[f"mean_{channel}"][3]) and np.isnan(found[f"max_{channel}"][3])
 
 
+@pytest.mark.parametrize("exponent", [-1000, -600, -3, 5, 600, 1020])
+def test_intensities_scale_with_the_image_to_the_ends_of_float64(exponent: int) -> None:
+    rng = np.random.default_rng(abs(exponent))
+    labels = rng.integers(0, 4, (20, 30)).astype(np.int32)
+    image = rng.normal(0.5, 1, labels.shape)
+    scaled = np.ldexp(image, exponent)
+    scaled[labels == 0] = np.finfo(float).max  # what is in no object changes nothing
+    expected, found = (measure_intensities(labels, Image(one, "YX")) for one in (image, scaled))
+    for name, column in expected.items():
+        assert np.array_equal(found[name], np.ldexp(column, exponent)), name
+
+
 def test_nothing_to_measure_and_what_cannot_be() -> None:
     empty = np.zeros((5, 5), np.int32)
     assert all(len(column) == 0 for column in measure_shapes(empty).values())

@@ -16,6 +16,7 @@ from cellbasin.labels import relabel, split_pieces
 from cellbasin.metrics import average_precision
 from cellbasin.model import Cancelled, Model
 from cellbasin.options import Options
+from cellbasin.parallel import thread_count
 from cellbasin.weights import WeightsError, load_weights
 
 
@@ -177,7 +178,7 @@ def test_options_out_of_range_are_refused():
 def test_an_array_is_saved_with_the_axes_that_it_was_segmented_with(model, tmp_path):
     array = generate("cytoplasm", (96, 96), diameter=24, seed=3).image[:2]
     result = model.segment(array, axes="CYX", channels=(1, 0), diameter=24)
-    assert [path.name for path in save(result, array, tmp_path / "a", "table")] == ["a_objects.csv"]
+    assert save(result, array, tmp_path / "a", "table") == {"table": tmp_path / "a_objects.csv"}
     assert (tmp_path / "a_objects.csv").read_text().splitlines()[0].endswith("max_1")
 
 
@@ -216,3 +217,20 @@ def test_a_forked_process_can_use_and_leave_the_model(engine):
         [sys.executable, "-c", FORKING, engine], env=environment, capture_output=True, text=True, timeout=120
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_only_takes_one_yes_or_no_for_each_object(found):
+    numbers = np.arange(len(found))
+    for wrong in (numbers, numbers.tolist(), np.ones(len(found) + 1, bool)):
+        with pytest.raises(ValueError, match="one yes or no for each object"):
+            found.only(wrong)
+    odd = found.only((numbers % 2 == 1).tolist())
+    assert odd.objects["area"].tolist() == found.objects["area"][1::2].tolist()
+    assert np.array_equal(np.bincount(odd.labels.ravel())[1:], odd.objects["area"])
+
+
+@pytest.mark.parametrize("wanted", ["many", "0", "-1", "1.5", "²"])
+def test_a_number_of_threads_that_is_none_is_refused(monkeypatch, wanted):
+    monkeypatch.setenv("CELLBASIN_THREADS", wanted)
+    with pytest.raises(ValueError, match="CELLBASIN_THREADS"):
+        thread_count()

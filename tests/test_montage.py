@@ -60,3 +60,9 @@ def test_labels_of_another_size_are_refused(volume):
 def test_tall_volumes_give_no_endless_picture():
     image = Image(np.zeros((300, 24, 24), np.uint8), "ZYX")
     assert max(montage(image, np.zeros((300, 24, 24), np.int32), 5.0).shape) < 4000
+
+
+def test_planes_thinner_than_a_pixel_of_the_sweep_are_seen():
+    voxels = np.tile(np.array([0, 200], np.uint8).repeat(500), (3, 1, 1))
+    frames = sweep(Image(voxels, "ZYX"), np.zeros(voxels.shape, np.int32))
+    assert all(frame[-1, 300].min() > 200 and frame[-1, 20].max() < 50 for frame in frames)

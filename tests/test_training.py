@@ -356,6 +356,17 @@ def test_two_processes_cannot_train_one_file(tiny, tmp_path):
     out = tmp_path / "net.safetensors"
     with loop._alone(out), pytest.raises(loop.TrainingError, match="another process"):
         loop.train(images, architecture, TINY, out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_lock_that_was_just_removed_is_none(tiny, tmp_path, monkeypatch):
+    """Else its owner and the next process, which makes a new one, would train one file together."""
+    fcntl = pytest.importorskip("fcntl")
+    loop, _, _ = tiny
+    out = tmp_path / "net.safetensors"
+    monkeypatch.setattr(fcntl, "flock", lambda file, how: out.with_suffix(".lock").unlink())
+    with pytest.raises(loop.TrainingError, match="another process"), loop._alone(out):
+        pytest.fail("was locked")
 
 
 def test_a_run_goes_on_with_the_seed_the_ancestor_and_the_sources_that_it_was_begun_with_alone(tiny, tmp_path):

@@ -25,7 +25,7 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
 
     Parameters
     ----------
-    path : the file to write; its folder must exist.
+    path : the file to write; its folder must exist. A device or pipe there is not replaced.
 
     Yields
     ------
@@ -45,6 +45,8 @@ def atomic(path: str | os.PathLike[str]) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.stem[:60]}.{secrets.token_hex(6)}.tmp{path.suffix}")
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # replacing /dev/null would break the computer
+            raise OSError("it is a device or pipe")
         yield temporary
         if path.is_dir() and temporary.is_dir():
             _exchange(temporary, path)  # no folder that holds something can be replaced in one step

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from cellbasin.labels import areas, boundaries, touches_border
 from cellbasin.network_outputs import logit_of, sigmoid
+from cellbasin.weights import understood
 
 FEATURES = (
     "surely inside",  # log-odds of the mean probability
@@ -40,10 +41,17 @@ class Calibration:
 
     @classmethod
     def from_card(cls, stored: Mapping[str, Any]) -> Calibration | None:
-        """The calibration of a weights header, or None where none was fitted, or one of other features."""
-        if tuple(stored.get("features", ())) != FEATURES:
-            return None
-        return cls(np.asarray(stored["coefficients"], np.float64), float(stored["intercept"]))
+        """The calibration of a weights header, or None where none was fitted, or one of other features.
+
+        Raises WeightsError for what is no such.
+        """
+        with understood("confidence"):
+            if tuple(stored.get("features", ())) != FEATURES:
+                return None
+            coefficients = np.asarray(stored["coefficients"], np.float64)
+            if coefficients.shape != (len(FEATURES),):
+                raise ValueError(f"coefficients of shape {coefficients.shape}")
+            return cls(coefficients, float(stored["intercept"]))
 
     def as_card(self) -> dict[str, Any]:
         """Plain types for a weights header; the inverse of `from_card`."""

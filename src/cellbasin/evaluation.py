@@ -32,7 +32,7 @@ class ImageScore:
     """Scores of one image.
 
     average_precision, tp, fp, fn: at each of the evaluation's thresholds. true_diameter, diameter: median of
-    the annotated objects (NaN without any) and the one used or, of `score_pairs`, of the predicted objects;
+    the annotated objects (NaN without any) and the one used or, of `score_labels`, of the predicted objects;
     pixels. seconds: of the segmentation alone, NaN where none was made.
     """
 
@@ -138,7 +138,10 @@ def evaluate(
         used = wanted[diameter] if isinstance(diameter, str) else diameter
         chosen = replace(options, diameter=used, channels=channels_of(record, image, options.channels))
         started = time.perf_counter()
-        result = model.segment(image, options=chosen, progress=progress)
+        try:
+            result = model.segment(image, options=chosen, progress=progress)
+        except ValueError as error:
+            raise ReadError(f"{record.image}: {error}") from error
         seconds = time.perf_counter() - started
         if report:
             report(record, result)

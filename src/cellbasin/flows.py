@@ -98,7 +98,7 @@ def _compact(labels: NDArray[np.integer]) -> NDArray[np.int32]:
         )
     if labels.ndim not in (2, 3):
         raise ValueError(f"labels must be 2D (Y, X) or 3D (Z, Y, X), found shape {labels.shape}")
-    if labels.max(initial=0) <= _TABLE_LIMIT:
+    if labels.max(initial=0) <= _TABLE_LIMIT and labels.min(initial=0) >= np.iinfo(np.int32).min:
         return np.ascontiguousarray(labels, np.int32)
     return relabel(np.maximum(labels, 0))
 

@@ -63,7 +63,8 @@ def normalisation_range(channel: np.ndarray, *, low: float = LOW, high: float = 
 
     Raises
     ------
-    ValueError when the channel is empty, holds NaN or infinity, or the percentiles are out of order.
+    ValueError when the channel is empty, holds NaN, infinity or numbers whose difference is infinite, or the
+    percentiles are out of order.
     TypeError when the dtype is boolean, complex or not a number.
 
     >>> normalisation_range(np.arange(101, dtype=np.uint16))
@@ -73,7 +74,14 @@ def normalisation_range(channel: np.ndarray, *, low: float = LOW, high: float = 
     """
     if not 0 <= low < high <= 100:
         raise ValueError(f"found percentiles {low} and {high}; expected 0 ≤ low < high ≤ 100")
-    bottom, lower, upper, top = _percentiles(_checked(channel), (0.0, low, high, 100.0))
+    values = _checked(channel)
+    with np.errstate(over="ignore", invalid="ignore"):
+        bottom, lower, upper, top = _percentiles(values, (0.0, low, high, 100.0))
+    if not math.isfinite(top - bottom):
+        raise ValueError(
+            f"found intensities from {values.min():g} to {values.max():g}, whose difference no float holds; "
+            "expected a narrower range: divide them first"
+        )
     if _differ(lower, upper):
         return lower, upper
     return (bottom, top) if _differ(bottom, top) else (bottom, bottom)

@@ -84,18 +84,27 @@ def measure_intensities(labels: NDArray[np.int32], image: Image) -> dict[str, ND
         raise ValueError(f"found labels {labels.shape} and an image of {channels.shape[1:]}, expected one size")
     count = int(labels.max(initial=0))
     flat = np.ascontiguousarray(labels, np.int32).ravel()
-    with np.errstate(invalid="ignore", divide="ignore"):
+    with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
         area = np.bincount(flat, minlength=count + 1)[1:].astype(np.float64)
         columns: dict[str, NDArray] = {}
         for number, channel in enumerate(channels):
             values = np.ascontiguousarray(channel, np.float64).ravel()
+            low, high = extremes(flat, values, count)
+            # Without a power of two, which changes no digit, squares of numbers near the ends of float64 are lost.
+            exponent = _exponent(np.concatenate([low, high]))
+            values = np.ldexp(values, -exponent)
             mean = np.bincount(flat, values, minlength=count + 1)[1:] / area
             differences = (values - np.concatenate([[0.0], mean])[flat]) ** 2
             variance = np.bincount(flat, differences, minlength=count + 1)[1:] / area
-            low, high = extremes(flat, values, count)
-            columns |= {f"mean_{number}": mean, f"std_{number}": np.sqrt(variance)}
+            columns[f"mean_{number}"] = np.ldexp(mean, exponent)
+            columns[f"std_{number}"] = np.ldexp(np.sqrt(variance), exponent)
             columns |= {f"min_{number}": low, f"max_{number}": high}
     return columns
+
+
+def _exponent(values: NDArray[np.float64]) -> int:
+    """The power of two above the largest of the finite values; 0 where there is none."""
+    return int(np.frexp(np.abs(values[np.isfinite(values)]).max(initial=0.0))[1])
 
 
 def _ellipses(labels: NDArray[np.int32], count: int, area: NDArray[np.float64]) -> dict[str, NDArray]:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from cellbasin.weights import WeightsError
+from cellbasin.weights import understood
 
 UNLIKE = "unlike the images the model learned from: look at the result"  # what users are told
 _LEVELS = 127  # styles are stored in 8 bits
@@ -32,11 +32,9 @@ class Novelty:
         """What a weights header holds, or None where nothing was fitted; raises WeightsError for what is no such."""
         if not stored:
             return None
-        try:
+        with understood("styles"):
             levels = np.frombuffer(base64.b64decode(stored["styles"], validate=True), np.int8)
             return cls(_unit(levels.reshape(int(stored["count"]), -1).astype(np.float32)), float(stored["limit"]))
-        except (KeyError, TypeError, ValueError) as error:
-            raise WeightsError(f"found a weights file whose styles cannot be understood ({error!r})") from error
 
     def as_card(self) -> dict[str, Any]:
         """Plain types for a weights header; the inverse of `from_card` up to rounding to 8 bits."""

@@ -17,9 +17,14 @@ _inside = threading.local()
 
 
 def thread_count() -> int:
-    """Number of threads that array kernels use: `CELLBASIN_THREADS`, else the processors this process may run on."""
-    wanted = os.environ.get("CELLBASIN_THREADS", "")
-    if wanted.isdigit() and int(wanted) > 0:
+    """Number of threads that array kernels use: `CELLBASIN_THREADS`, else the processors this process may run on.
+
+    Raises ValueError where the environment variable is no whole number from 1.
+    """
+    wanted = os.environ.get("CELLBASIN_THREADS")
+    if wanted:
+        if not wanted.isdecimal() or int(wanted) < 1:
+            raise ValueError(f"CELLBASIN_THREADS is {wanted!r}, expected a whole number from 1: change or unset it")
         return int(wanted)
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

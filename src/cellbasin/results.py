@@ -40,6 +40,8 @@ class Segmentation:
     def only(self, wanted: np.ndarray) -> Segmentation:
         """The wanted objects, bool (N,), renumbered 1.. without gaps; maps and provenance stay.
 
+        Raises ValueError for anything but one yes or no for each object.
+
         >>> from cellbasin import load_model
         >>> from cellbasin.generator import generate
         >>> found = load_model().segment(generate("nuclei", (96, 96), seed=1).image[0], diameter=30)
@@ -47,9 +49,12 @@ class Segmentation:
         >>> bool(inside.objects["touches_border"].any()), len(inside) == int(inside.labels.max())
         (False, True)
         """
-        wanted = np.asarray(wanted, bool)
-        if wanted.shape != (len(self),):
-            raise ValueError(f"found wanted of shape {wanted.shape}; expected ({len(self)},), one for each object")
+        wanted = np.asarray(wanted)
+        if wanted.shape != (len(self),) or wanted.dtype != bool:
+            raise ValueError(
+                f"found wanted of shape {wanted.shape} and dtype {wanted.dtype}; expected ({len(self)},) and bool, one "
+                "yes or no for each object"
+            )
         objects = {name: column[wanted] for name, column in self.objects.items()}
         objects["label"] = np.arange(1, wanted.sum() + 1, dtype=np.int32)
         return replace(self, labels=select(self.labels, wanted), objects=objects)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cellbasin.weights import WeightsError
+from cellbasin.weights import understood
 
 SMALLEST, LARGEST = 4.0, 600.0  # pixels; estimates are kept within
 _DOUBTFUL = 1.0  # natural logarithm: objects that differ this much from the estimate are not believed either
@@ -40,12 +40,10 @@ class SizeModel:
         """The size model of a weights header, or None where none was fitted; raises WeightsError for anything else."""
         if not stored:
             return None
-        try:
+        with understood("size model"):
             coefficients = np.asarray(stored["coefficients"], np.float32)
             values = np.frombuffer(base64.b64decode(stored.get("hidden", ""), validate=True), "<f4")
             return cls(coefficients, float(stored["intercept"]), values.reshape(-1, len(coefficients) + 2))
-        except (KeyError, TypeError, ValueError) as error:
-            raise WeightsError(f"found a weights file whose size model cannot be understood ({error!r})") from error
 
     def as_card(self) -> dict[str, Any]:
         """Plain types for a weights header; the inverse of `from_card` up to rounding."""

@@ -80,8 +80,8 @@ def plan_tiles(
     shape : (Y, X) of the image in pixels.
     tile : length of a tile in pixels, a multiple of `divisor`.
     overlap : least overlap of neighbouring tiles as a fraction of their length, 0 ≤ overlap < 1.
-    divisor : what the length of a tile must be divisible by for the network: 16, or 32 with the
-        half-resolution stem.
+    divisor : what the length of a tile must be divisible by for the network (`Architecture.divisor`): 8 for the
+        paper's, 16 with the half-resolution stem.
 
     Returns
     -------

@@ -6,6 +6,8 @@ import hashlib
 import json
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,15 @@ NORM_EPSILON = 1e-5  # of batch norm, in every engine
 
 class WeightsError(ValueError):
     """A weights file that cannot be used: what was found, what was expected, what to do."""
+
+
+@contextmanager
+def understood(part: str) -> Iterator[None]:
+    """WeightsError in the place of whatever goes wrong with a part of a header that holds something unforeseen."""
+    try:
+        yield
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"found a weights file whose {part} cannot be understood ({error!r})") from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +77,12 @@ class Card:
 
     name: of the model; architecture; diameter: object diameter in pixels that images are resized to; licence and
     sources of the training data; ancestors: name, sha256, sources and hours of the networks it was trained from, oldest
-    first; recipe, seeds and scores: free-form records; size_model: coefficients of the style → diameter regression;
+    first; recipe and scores: free-form records; size_model: coefficients of the style → diameter regression;
     confidence: coefficients of the objects' confidence, "plain" and "augment"; novelty: styles of training images;
-    ranges: int8 ranges by tensor name; note: a warning shown at load; typical_diameter: of the training images' objects
-    where known, the first guess of a model without size model (0: `diameter`); conventions: of the program that trained
-    the network, one of `CONVENTIONS`: what is beyond the image, how it is resized, how objects at the border are
-    judged.
+    ranges: int8 ranges by tensor name; note: a warning, shown by `cellbasin models info`; typical_diameter: of the
+    training images' objects where known, the first guess of a model without size model (0: `diameter`); conventions: of
+    the program that trained the network, one of `CONVENTIONS`: what is beyond the image, how it is resized, how objects
+    at the border are judged.
     """
 
     name: str

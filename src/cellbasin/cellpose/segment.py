@@ -13,7 +13,7 @@ from cellbasin.cellpose.files import FLAT_FILES, places, write_results
 from cellbasin.cellpose.images import chosen, list_images, read
 from cellbasin.cellpose.networks import find_network
 from cellbasin.cellpose.thresholds import judged_by, probability_threshold
-from cellbasin.cli.console import DONE, NOTHING, PARTLY, USER_ERRORS, CommandError, debugging, told
+from cellbasin.cli.console import DONE, NOTHING, PARTLY, USER_ERRORS, CommandError, claim, debugging, told
 from cellbasin.engines import EngineError
 from cellbasin.io import ReadError
 from cellbasin.labels import touches_border
@@ -34,7 +34,9 @@ def segment_all(given: Namespace, log: Say, warn: Say) -> int:
         raise CommandError(f"found no folder {given.savedir}, expected the one that --savedir names to exist")
     options = options_from(given)
     images = _images(given)
-    _check_names(images, given)
+    makers: dict[Path, Path] = {}
+    for image in images:
+        claim(makers, places(image, given).folder / image.stem, image)
     log(
         f">>>> running cellpose on {len(images)} images using chan_to_seg {_GRAY[given.chan]} "
         f"and chan (opt) {_NONE[given.chan2]}"
@@ -100,19 +102,6 @@ def _images(given: Namespace) -> list[Path]:
             raise ReadError(f"{path}: found no such file, expected the image that --image_path names")
         return [path]
     return list_images(given.dir, given.img_filter, given.mask_filter, one_level_down=given.look_one_level_down)
-
-
-def _check_names(images: list[Path], given: Namespace) -> None:
-    """Refuse images whose results would have the same names."""
-    makers: dict[Path, Path] = {}
-    for image in images:
-        stem = places(image, given).folder.resolve() / image.stem
-        other = makers.setdefault(stem, image)
-        if other != image:
-            raise CommandError(
-                f"{other} and {image} would both be written to {stem}_...; expected images of different names: "
-                "rename one, or segment them apart"
-            )
 
 
 def _segment_file(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
@@ -17,8 +16,10 @@ from cellbasin.cli.console import (
     CommandError,
     debugging,
     print_error,
+    silence,
     terminable,
     told,
+    unsaid,
 )
 
 _HELP = "Segment cells in microscopy images, fast on a plain CPU."
@@ -65,14 +66,18 @@ def run(arguments: Sequence[str] | None = None) -> int:
     with terminable():
         try:
             result = _call(words)
-            sys.stdout.flush()
+            print(end="", flush=True)  # what waits to be printed
             return result
         except KeyboardInterrupt:
             print("cellbasin: interrupted", file=sys.stderr)
             return INTERRUPTED
         except BrokenPipeError:  # the reader of our output, such as head, has enough
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            silence(sys.stdout)
             return DONE
+        except OSError as error:  # of what waited to be printed: the command's own are told of already
+            silence(sys.stdout)
+            print_error(unsaid(error))
+            return NOTHING
 
 
 def _call(words: list[str]) -> int:

@@ -9,11 +9,12 @@ import math
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TextIO
 
 from cellbasin.atomic import atomic
 from cellbasin.messages import one_line
@@ -70,31 +71,86 @@ def terminable() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def say(text: str, stream: TextIO | None = None) -> None:
+    """Print on stdout, or another stream, at once.
+
+    Raises BrokenPipeError where the reader has enough, and CommandError where the text cannot be written (a full disk):
+    what is printed after that is lost, and nothing more is said of it.
+    """
+    stream = stream or sys.stdout
+    try:
+        print(text, file=stream, flush=True)
+    except OSError as error:
+        silence(stream)
+        if isinstance(error, BrokenPipeError):
+            raise
+        raise CommandError(unsaid(error)) from error
+
+
+def unsaid(error: OSError) -> str:
+    """What users are told where what was printed is lost."""
+    return (
+        f"standard output cannot be written ({error.strerror or error}); expected space where it goes: free some, or "
+        "send it elsewhere"
+    )
+
+
+def silence(stream: TextIO) -> None:
+    """Send what is printed, and what waits to be, nowhere: else Python tries again, and complains, when it ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def print_error(error: BaseException | str) -> None:
-    """One line on stderr."""
-    print(f"cellbasin: error: {told(error)}", file=sys.stderr, flush=True)
+    """One line on stderr; where that cannot be written nobody can be told."""
+    with contextlib.suppress(OSError):
+        print(f"cellbasin: error: {told(error)}", file=sys.stderr, flush=True)
 
 
 def check_json(target: str | Path | None, used: Iterable[Path] = ()) -> None:
-    """Refuse, before any work, a file for results whose folder is not there, or that is in use."""
+    """Refuse, before any work, a file for results that is in use or no plain file, or whose folder takes no files."""
     if target is None or target == "-":
         return
     path = Path(target)
-    if not path.resolve().parent.is_dir():
-        raise CommandError(f"{path}: found no folder {path.resolve().parent}; expected it to exist: create it")
+    folder = path.resolve().parent
+    if not folder.is_dir():
+        raise CommandError(f"{path}: found no folder {folder}; expected it to exist: create it")
+    if path.exists() and not path.is_file():
+        raise CommandError(f"{path}: found a folder or device there; expected a file: choose another")
     if path.resolve() in {other.resolve() for other in used}:
         raise CommandError(f"{path}: found an image or its result there; expected a new file: choose another")
+    make_folder(folder, "choose another")
+
+
+def claim(makers: dict[Path, Path], path: Path, image: Path) -> None:
+    """Note whose results go to a path, in `makers`; raises CommandError where another image's go there too."""
+    other = makers.setdefault(path.resolve(), image)
+    if other != image:
+        raise CommandError(
+            f"{other} and {image} would both be written to {path}; expected images of different names: rename one, or "
+            "segment them apart, into different folders"
+        )
+
+
+def make_folder(folder: Path, hint: str) -> None:
+    """Make a folder where there is none; raises CommandError, with what to do, where no file can be made in it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise CommandError(
+            f"{folder}: cannot write there ({error.strerror or error}); expected a folder with write permission: {hint}"
+        ) from error
 
 
 def write_json(target: str, content: Any) -> None:
     """Write JSON whole or not at all; "-" is stdout. NaN and infinity become null."""
-    text = _lines(_plain(content)) + "\n"
+    text = _lines(_plain(content))
     if target == "-":
-        sys.stdout.write(text)
-        sys.stdout.flush()
+        say(text)
         return
     with atomic(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def _lines(content: Any) -> str:
@@ -146,7 +202,7 @@ class Bar:
     def __init__(self, total: int, *, hidden: bool = False) -> None:
         self._progress: Any = None
         self._total, self._finished, self._within, self._name = total, 0, 0.0, ""
-        if not hidden and sys.stderr.isatty():
+        if not hidden and sys.stderr and sys.stderr.isatty():
             self._progress = _rich_progress()
             self._task = self._progress.add_task("", total=total)
 

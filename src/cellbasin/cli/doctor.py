@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from cellbasin.cli.console import DONE, PARTLY, told, write_json
+from cellbasin.cli.console import DONE, PARTLY, say, told, write_json
 from cellbasin.cli.flags import JsonOption
 
 EXAMPLES = """Examples:
@@ -44,8 +44,8 @@ def doctor(*, json_file: JsonOption = None) -> int:
     if json_file != "-":
         for finding in findings:
             mark = {"ok": "  ", "note": "- ", "problem": "! "}[finding.state]
-            print(f"{mark}{finding.name:<14} {finding.text}")
-        print(f"found {len(problems)} problem(s), marked with !" if problems else "all is well")
+            say(f"{mark}{finding.name:<14} {finding.text}")
+        say(f"found {len(problems)} problem(s), marked with !" if problems else "all is well")
     return PARTLY if problems else DONE
 
 

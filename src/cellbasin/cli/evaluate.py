@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cellbasin.cli.console import DONE, Bar, CommandError, check_json, table, write_json
+from cellbasin.cli.console import DONE, Bar, CommandError, check_json, make_folder, say, table, write_json
 from cellbasin.cli.flags import EvaluateFlags, JsonOption, ModelFlags, ModelOption, one_word, options_from, words
 from cellbasin.options import NOT_ANNOTATED
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
   cellbasin evaluate dataset --split validation
   cellbasin evaluate dataset --split test --json scores.json --save predictions
-  cellbasin evaluate folder_of_pairs --split all --diameter true --model mine.safetensors"""
+  cellbasin evaluate folder_of_pairs --split all --diameter true -m mine"""
 
 
 IgnoreOption = Annotated[
@@ -88,22 +88,27 @@ def evaluate(  # noqa: PLR0913
     facts = {key: first[key] for key in ("version", "models", "engine", "precision")}
     facts |= {"data": folder.resolve().name, "split": split, "sources": list(source), "limit": limit}
     facts |= {"diameter": diameter, "ignore_label": ignore, "options": _changed(options)}
-    if json_file != "-":
-        print(report_text(found))
-    if json_file:
-        write_json(json_file, {**facts, **found.as_dict()})
     if log:
         _append(log, {"date": datetime.now(UTC).isoformat(timespec="seconds"), **facts, **_short(found)})
+    if json_file:
+        write_json(json_file, {**facts, **found.as_dict()})
+    if json_file != "-":
+        say(report_text(found))
     return DONE
 
 
 def _check_files(records: Sequence[Record], json_file: str | None, save: Path | None, log: Path | None) -> None:
     """Refuse, before any work, what would overwrite annotated images or put results among them."""
-    for target in (json_file, log):
-        check_json(target, [path for record in records for path in (record.image, record.masks)])
+    used = [path for record in records for path in (record.image, record.masks)]
+    check_json(json_file, used)
+    check_json(log, used)
+    if json_file and log and Path(json_file).resolve() == log.resolve():
+        raise CommandError(f"{log}: found one file for --json and --log, expected two: choose another")
     homes = {record.masks.parent.resolve() for record in records}
-    if save is not None and any(_saved(save, record).parent.resolve() in homes for record in records):
-        raise CommandError(f"{save}: found the annotated images where results would go; choose another with --save")
+    if save is not None:
+        if any(_saved(save, record).parent.resolve() in homes for record in records):
+            raise CommandError(f"{save}: found the annotated images where results would go; choose another with --save")
+        make_folder(save, "choose another with --save")
 
 
 def _changed(options: Options) -> dict[str, Any]:

@@ -40,7 +40,9 @@ def words(metavar: str, help: str, **settings: Any) -> Parameter:
     """A flag that takes words with commas between, in one argument or several."""
 
     def convert(type_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
-        parts = (part.strip() for token in tokens for part in token.value.split(","))
+        parts = [part.strip() for token in tokens for part in token.value.split(",")]
+        if not any(parts):
+            raise ValueError(f"found {tokens[0].value!r}, expected {metavar}")
         return tuple(part for part in parts if part)
 
     return Parameter(converter=convert, n_tokens=1, metavar=metavar, show_default=False, help=help, **settings)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from cellbasin.atomic import atomic
-from cellbasin.cli.console import DONE, Bar, CommandError, table, told, write_json
+from cellbasin.cli.console import DONE, Bar, CommandError, say, table, told, write_json
 from cellbasin.cli.flags import JsonOption
 
 if TYPE_CHECKING:
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
   cellbasin models list
   cellbasin models info general
-  cellbasin models add mine.safetensors            then: cellbasin segment cells.tif --model mine
+  cellbasin models add mine.safetensors        then: segment cells.tif -m mine
   cellbasin models add https://example.org/mine.safetensors --sha256 9f86d081...
-  cellbasin models add cyto3                       a file of Cellpose 1 to 3, then: --model cyto3
+  cellbasin models add cyto3                   a file of Cellpose 1 to 3
   cellbasin models export general copy.safetensors
-  cellbasin models export paper paper.pth          a file that Cellpose 1 to 3 loads
-  cellbasin models export general general.onnx     the network for any program that runs ONNX
-  cellbasin models export general general.zip      a package of the BioImage Model Zoo"""
+  cellbasin models export paper paper.pth      for Cellpose 1 to 3
+  cellbasin models export general general.onnx for any program that runs ONNX
+  cellbasin models export general general.zip  for the BioImage Model Zoo"""
 
 
 def make_app() -> App:
@@ -73,7 +73,7 @@ def list_models(*, json_file: JsonOption = None) -> int:
         write_json(json_file, records)
     if json_file != "-":
         rows = [[r["name"], r["where"], *_shown(r)] for r in records]
-        print(table(["name", "from", "diameter", "MB", "sha256", "licence"], rows) if rows else "no models")
+        say(table(["name", "from", "diameter", "MB", "sha256", "licence"], rows) if rows else "no models")
     return DONE
 
 
@@ -87,7 +87,7 @@ def info(model: Annotated[str, Parameter(name="MODEL", help="Name or file.")], *
     if json_file:
         write_json(json_file, facts)
     if json_file != "-":
-        print("\n".join(_lines({**facts, "ancestors": [_ancestor(one) for one in facts["ancestors"]]})))
+        say("\n".join(_lines({**facts, "ancestors": [_ancestor(one) for one in facts["ancestors"]]})))
     return DONE
 
 
@@ -154,7 +154,7 @@ def _add(file: Path, name: str | None, sha256: str | None) -> int:
     else:
         with atomic(folder / f"{chosen}{SUFFIX}") as temporary:
             shutil.copyfile(file, temporary)
-    print(f"added {chosen}: cellbasin segment INPUT --model {chosen}")
+    say(f"added {chosen}: cellbasin segment INPUT --model {chosen}")
     return DONE
 
 
@@ -184,7 +184,7 @@ def export(
     for name, data in written.items():
         with atomic(target.with_name(name)) as temporary:
             temporary.write_bytes(data)
-        print(f"wrote {target.with_name(name)}")
+    say("\n".join(f"wrote {target.with_name(name)}" for name in written))
     return DONE
 
 
@@ -198,7 +198,7 @@ def _export_network(model: str, target: Path) -> int:
         write(target, open_weights(model))
     except ExportError as error:
         raise CommandError(told(error)) from error
-    print(f"wrote {target}")
+    say(f"wrote {target}")
     return DONE
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from cellbasin.cli.console import DONE, Bar, CommandError, check_json, write_json
+from cellbasin.cli.console import DONE, Bar, CommandError, check_json, say, write_json
 from cellbasin.cli.evaluate import IgnoreOption, report_text
 from cellbasin.cli.flags import JsonOption
 from cellbasin.options import NOT_ANNOTATED
@@ -50,8 +50,8 @@ def score(
                 raise CommandError(text if told else f"{predicted_file}: {text}") from error
             bar.end()
     scored = Evaluation(tuple(images))
-    if json_file != "-":
-        print(report_text(scored))
     if json_file:
         write_json(json_file, scored.as_dict())
+    if json_file != "-":
+        say(report_text(scored))
     return DONE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import sys
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,8 +20,11 @@ from cellbasin.cli.console import (
     Bar,
     CommandError,
     check_json,
+    claim,
     debugging,
+    make_folder,
     print_error,
+    say,
     told,
     write_json,
 )
@@ -96,7 +98,8 @@ def segment(
 class _Batch:
     """The images of one call, and what became of them.
 
-    sources: the images' resolved paths; makers: of the files of results, whose they are.
+    sources: the images' resolved paths; makers: of the files of results, whose they are; unheard: whether lines could
+    not be printed.
     """
 
     options: Options
@@ -110,6 +113,7 @@ class _Batch:
     makers: dict[Path, Path] = field(default_factory=dict)
     interrupted: bool = False
     full: bool = False
+    unheard: bool = False
 
     def find(self, inputs: Sequence[Path]) -> None:
         """List the images; an input that is not there is an error like any other bad image."""
@@ -134,36 +138,20 @@ class _Batch:
         for image in self.images:
             self._claim(image, self.stem(image))
         check_json(json_file, [*self.sources, *self.makers])
-        if not self.images:
-            return
-        if self.out is not None:
-            try:
-                self.out.mkdir(parents=True, exist_ok=True)
-            except OSError as error:
-                raise CommandError(_not_writable(self.out, error)) from error
         for folder in sorted({self.stem(image).parent for image in self.images}):
-            try:
-                with tempfile.TemporaryFile(dir=folder):
-                    pass
-            except OSError as error:
-                raise CommandError(_not_writable(folder, error)) from error
+            make_folder(folder, "choose another with --out")
 
     def _claim(self, image: Path, stem: Path) -> None:
         """Keep the files of results for an image; raises CommandError where one is an image or another's result."""
         from cellbasin.io.outputs import OUTPUTS
 
-        for name in self.what:
-            path = Path(f"{stem}{OUTPUTS[name].suffix}")
+        for suffix in (suffix for name in self.what for suffix in OUTPUTS[name].suffixes):
+            path = Path(f"{stem}{suffix}")
             if path.resolve() in self.sources:
                 raise CommandError(
                     f"{path}: found an image where results of {image} would go; choose another folder with --out"
                 )
-            other = self.makers.setdefault(path.resolve(), image)
-            if other != image:
-                raise CommandError(
-                    f"{other} and {image} would both be written to {path}; expected images of "
-                    f"different names: rename one, or segment them apart with different --out"
-                )
+            claim(self.makers, path, image)
 
     def stem(self, image: Path) -> Path:
         """Path of the image's results without their endings."""
@@ -251,7 +239,7 @@ class _Batch:
         else:
             self._done(path, frame, result, files)
 
-    def _done(self, path: Path, frame: str, result: Segmentation, files: list[Path]) -> None:
+    def _done(self, path: Path, frame: str, result: Segmentation, files: dict[str, Path]) -> None:
         facts = result.provenance
         self.records.append(
             {
@@ -262,7 +250,7 @@ class _Batch:
                 "diameter": result.diameter,
                 "diameter_source": facts["diameter_source"],
                 "seconds": facts["seconds"],
-                "files": dict(zip(self.what, files, strict=True)),
+                "files": files,
                 "objects": dict(result.objects),
                 "provenance": dict(facts),
             }
@@ -277,12 +265,20 @@ class _Batch:
             more += f"; {UNLIKE}"
         self._say(
             f"{path}{' ' * bool(frame)}{frame[1:]}: {len(result)} objects, {scale}, "
-            f"{facts['seconds']:.2f} s, {files[0]}{more}"
+            f"{facts['seconds']:.2f} s, {next(iter(files.values()))}{more}"
         )
 
     def _say(self, line: str) -> None:
-        if not self.quiet:
-            print(line, file=sys.stderr if self.told_on_stderr else sys.stdout, flush=True)
+        """Print a line; where that cannot be done the images are segmented all the same."""
+        if self.quiet:
+            return
+        try:
+            say(line, sys.stderr if self.told_on_stderr else None)
+        except BrokenPipeError:  # the reader of our output, such as head, has enough
+            return
+        except CommandError as error:
+            print_error(error)
+            self.unheard = True
 
     def _failed(self, path: Path, error: BaseException, frame: str = "") -> None:
         message = told(error, path, frame[1:])
@@ -291,15 +287,8 @@ class _Batch:
         self.records.append({"image": path, **named, "status": "failed", "error": message})
 
     def exit_code(self) -> int:
-        """0 all done, 1 some, 2 none, 130 interrupted."""
+        """0 all done, 1 some, or not all could be said, 2 none, 130 interrupted."""
         if self.interrupted:
             return INTERRUPTED
-        states = {record["status"] for record in self.records}
+        states = {record["status"] for record in self.records} | ({"failed"} if self.unheard else set())
         return {frozenset({"done"}): DONE, frozenset({"done", "failed"}): PARTLY}.get(frozenset(states), NOTHING)
-
-
-def _not_writable(folder: Path, error: OSError) -> str:
-    return (
-        f"{folder}: cannot write there ({error.strerror or error}); expected a folder with write permission: "
-        f"choose another with --out"
-    )

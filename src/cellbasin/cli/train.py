@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cellbasin.cli.console import DONE, Bar, CommandError, check_torch
+from cellbasin.cli.console import DONE, Bar, CommandError, check_torch, say
 from cellbasin.cli.flags import CHANNELS, words
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = """Examples:
   cellbasin train dataset --out mine.safetensors --from general --minutes 30
-  cellbasin train dataset --out general.safetensors --recipe general \
+  cellbasin train dataset --out general.safetensors --recipe general \\
       --minutes 600 --session-minutes 120
   cellbasin train dataset --out paper.safetensors --recipe paper --network paper
 
@@ -126,10 +126,10 @@ def train(
     except TrainingError as error:
         raise CommandError(str(error)) from error
     if written != out:
-        print(f"stopped for now; run the same command again to go on ({written})")
+        say(f"stopped for now; run the same command again to go on ({written})")
         return DONE
     _finish(out, folder, settings, images, channels)
-    print(f"wrote {out}")
+    say(f"wrote {out}")
     return DONE
 
 
@@ -179,7 +179,9 @@ def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
     with Bar(len(readers)) as bar:
         bar.begin("flows of the labels")
         images = prepare_all(readers, settings.ignore_label, lambda done, total: bar.end(done))
-    print(f"{len(images)} images of {len({image.source for image in images})} sources to learn from", flush=True)
+    if not any(image.areas.size for image in images):
+        raise CommandError(f"{folder}: found no object in the labels of {len(images)} images; expected some")
+    say(f"{len(images)} images of {len({image.source for image in images})} sources to learn from")
     return images
 
 
@@ -198,10 +200,10 @@ def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
 
     records = _validation_records(folder, settings)
     if not records:
-        print("too few images to split off a validation part: not validated", flush=True)
+        say("too few images to split off a validation part: not validated")
         return None
     records = limit_per_source(records, _VALIDATED)
-    print(f"{len(records)} images to validate on", flush=True)
+    say(f"{len(records)} images to validate on")
     return validator(records, diameter=settings.diameter, options=Options(channels=channels))
 
 
@@ -223,8 +225,7 @@ def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], channe
 
     readers = _readers(folder, settings, channels)
     records = _validation_records(folder, settings)
-    network, tell = load_weights(out), lambda line: print(line, flush=True)
-    done = finish(network, images, readers, records, settings, tell, channels)
+    done = finish(load_weights(out), images, readers, records, settings, say, channels)
     save_weights(out, done.card, done.tensors)
     log = out.with_suffix(".log.jsonl")
     if log.exists():  # a run of a few steps has none
@@ -237,8 +238,8 @@ def _print_line(record: dict[str, Any]) -> None:
     begin = f"step {record['step']}, {record['crops']} crops, {hours:.2f} h:"
     if scores:
         told = ", ".join(f"{key.removeprefix('validation_')} {value:.3f}" for key, value in scores.items())
-        print(f"{begin} validation {told}", flush=True)
+        say(f"{begin} validation {told}")
     elif record["step"] % 200 == 0:
         loss = record["flow"] + record["inside"]
         told = f"loss {loss:.4f} (flow {record['flow']:.4f}), rate {record['rate']:.2g}"
-        print(f"{begin} {told}", flush=True)
+        say(f"{begin} {told}")

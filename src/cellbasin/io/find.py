@@ -268,6 +268,8 @@ def _indexed(index: Path) -> list[Record]:
 
 
 def _record(index: Path, number: int, row: dict[str, str]) -> Record:
+    if None in (row["source"], row["split"], row["name"]):
+        raise ReadError(f"{index}: line {number} is cut short; expected at least source, split and name")
     base = index.parent / row["source"] / row["split"]
     name = row["name"]
     images = [path for suffix in (".png", ".jpg", *SUFFIXES) if (path := base / f"{name}{suffix}").is_file()]

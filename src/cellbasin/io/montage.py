@@ -56,7 +56,7 @@ def sweep(image: Image, labels: np.ndarray, channels: tuple[int, ...] | None = N
     _check(image, labels)
     depth, height, width = labels.shape
     zoom = _SWEEP_SIDE / max(height, width)
-    size = (round(height * zoom), round(width * zoom))
+    size = (max(1, round(height * zoom)), max(1, round(width * zoom)))
     chosen = np.unique(np.linspace(0, depth - 1, min(depth, _FRAMES)).round().astype(int))
     sheet = _Sheet(image, labels, (len(chosen) * (size[0] + _GAP), size[1]))
     for n, z in enumerate(chosen):

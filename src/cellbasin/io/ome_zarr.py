@@ -18,6 +18,7 @@ from cellbasin.image import MICROMETRES
 
 from .errors import ReadError
 from .raw import Raw, check_decoded_size
+from .write import checked_axes
 
 _CHUNK = 1024  # pixels along y and x
 _SMALLEST = 256  # pixels; the coarsest level is at most twice this
@@ -117,9 +118,10 @@ def write_zarr_labels(
 
     Raises
     ------
-    WriteError when it cannot be written.
+    WriteError when it cannot be written; ValueError for labels below 0 or that int32 does not hold, and axes that are
+    not theirs.
     """
-    axes = axes or "TZYX"[-labels.ndim :]
+    axes = checked_axes(labels, axes, np.iinfo(np.int32).max)
     unit = {"unit": "micrometer"} if voxel_size else {}
     sizes = dict(zip([axis for axis in axes if axis != "T"], voxel_size, strict=True)) if voxel_size else {}
     levels = [labels]

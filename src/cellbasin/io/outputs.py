@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -24,11 +25,22 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Output:
-    """One kind of file: what is added to the stem, how it is written, for images of which axes it is to be had."""
+    """One kind of file: what is added to the stem, how it is written, for images of which axes it is to be had.
+
+    sweep: what is added to the stem for the animation that volumes have beside it; package: what it cannot be written
+    without.
+    """
 
     suffix: str
     write: Callable[[Path, Segmentation, Image], None]
     spatial_axes: tuple[str, ...] = ("YX", "ZYX")
+    sweep: str = ""
+    package: str = ""
+
+    @property
+    def suffixes(self) -> list[str]:
+        """Of all files that may be written."""
+        return [self.suffix, self.sweep] if self.sweep else [self.suffix]
 
 
 def _labels(path: Path, result: Segmentation, image: Image) -> None:
@@ -105,9 +117,11 @@ OUTPUTS: dict[str, Output] = {
     "rois": Output("_rois.zip", _rois, _IMAGES),  # ROIs for ImageJ and Fiji
     "geojson": Output("_objects.geojson", _geojson, _IMAGES),  # polygons and measurements for QuPath
     "table": Output("_objects.csv", _table),  # a line of measurements for each object
-    "parquet": Output("_objects.parquet", _parquet),  # the same as Parquet
+    "parquet": Output("_objects.parquet", _parquet, package="pyarrow"),  # the same as Parquet
     "coco": Output("_coco.json", _coco, _IMAGES),  # COCO annotations
-    "overlay": Output("_overlay.png", _overlay),  # picture with coloured outlines; of a volume also a sweep, GIF
+    "overlay": Output(
+        "_overlay.png", _overlay, sweep="_overlay.gif"
+    ),  # picture with coloured outlines; of a volume also GIF
     "seg": Output("_seg.npy", _seg),  # file of Cellpose's own window
 }
 """Everything that `save` can write, by name."""
@@ -118,7 +132,7 @@ def check_outputs(what: Iterable[str]) -> tuple[str, ...]:
 
     Raises
     ------
-    ValueError for an unknown name, or none at all.
+    ValueError for an unknown name, none at all, or one that needs a package which is not installed.
 
     >>> check_outputs(["labels", "rois", "labels"])
     ('labels', 'rois')
@@ -127,6 +141,13 @@ def check_outputs(what: Iterable[str]) -> tuple[str, ...]:
     unknown = [name for name in names if name not in OUTPUTS]
     if unknown or not names:
         raise ValueError(f"found {', '.join(unknown) or 'nothing'} to save; expected some of {', '.join(OUTPUTS)}")
+    for name in names:
+        package = OUTPUTS[name].package
+        if package and importlib.util.find_spec(package) is None:
+            raise ValueError(
+                f"found {name} to save, which needs {package}, and that is not installed; "
+                "install it with pip install 'cellbasin[formats]', or leave it out"
+            )
     return names
 
 
@@ -152,7 +173,7 @@ def save(
     image: np.ndarray | Image,
     stem: str | os.PathLike[str],
     what: Iterable[str] = ("labels",),
-) -> list[Path]:
+) -> dict[str, Path]:
     """Write what is asked for of a segmentation, each file whole or not at all.
 
     Parameters
@@ -165,24 +186,25 @@ def save(
 
     Returns
     -------
-    Paths of the files, in the order of `what`.
+    Paths of the files by name, in the order of `what`; the overlay of a volume is followed by "sweep", its animation.
 
     Raises
     ------
     WriteError when a file cannot be written (those before it are whole); ValueError for an unknown name, or one that
-    is not to be had of volumes.
+    is not to be had of volumes or without a package.
     """
     names = check_outputs(what)
     image = _segmented(image, result)
     if result.labels.ndim == 3:
         check_dimensions(names, image)
-    paths = []
+    written = {}
     for name in names:
         output = OUTPUTS[name]
-        path = Path(f"{os.fspath(stem)}{output.suffix}")
-        output.write(path, result, image)
-        paths.append(path)
-    return paths
+        written[name] = Path(f"{os.fspath(stem)}{output.suffix}")
+        output.write(written[name], result, image)
+        if output.sweep and result.labels.ndim == 3:
+            written["sweep"] = Path(f"{os.fspath(stem)}{output.sweep}")
+    return written
 
 
 def _segmented(image: np.ndarray | Image, result: Segmentation) -> Image:

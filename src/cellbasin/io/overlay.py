@@ -106,8 +106,13 @@ def flow_colours(flow: np.ndarray) -> np.ndarray:
 def _sample(values: np.ndarray) -> np.ndarray:
     """Some of the finite values, evenly spread over the image."""
     step = max(1, int(np.sqrt(values.shape[0] * values.shape[1] / _SAMPLE)))
-    some = values[::step, ::step].astype(np.float32)
+    some = values[::step, ::step].astype(_exact(values.dtype))
     return some[np.isfinite(some)]
+
+
+def _exact(dtype: np.dtype) -> np.dtype:
+    """The float that holds numbers of a dtype: float32 rounds those of 32 bits, and ends at 3e38."""
+    return np.result_type(dtype, np.float32)
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:
@@ -125,7 +130,7 @@ def _stretch(values: np.ndarray, limits: tuple[float, float] | None = None) -> n
     low, high = limits or _limits(values)
     if high <= low:
         return np.zeros(values.shape, np.float32)
-    scaled = (np.nan_to_num(values.astype(np.float32), nan=low) - low) / (high - low)
+    scaled = (np.nan_to_num(values.astype(_exact(values.dtype)), nan=low) - low) / (high - low)
     return np.clip(scaled, 0, 1)
 
 

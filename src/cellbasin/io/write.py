@@ -52,14 +52,8 @@ def write_labels(
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    highest = int(labels.max()) if labels.size else 0
-    axes = axes or "TZYX"[-labels.ndim :]
-    right = axes in LABEL_AXES and len(axes) == labels.ndim and labels.size
-    if labels.dtype.kind not in "iu" or not right or labels.min() < 0:
-        raise ValueError(
-            f"found labels {labels.dtype} {labels.shape} of the axes {axes}; expected whole numbers from 0 on, "
-            f"of the axes {', '.join(LABEL_AXES)}"
-        )
+    axes = checked_axes(labels, axes, np.iinfo(np.uint32).max)
+    highest = int(labels.max())
     if suffix not in (".tif", ".tiff", ".png"):
         raise ValueError(f"{path}: found the ending {suffix!r}; expected .tif or .png for labels")
     if suffix == ".png" and (highest > 65535 or labels.ndim != 2):
@@ -73,6 +67,26 @@ def write_labels(
         else:
             shown = {"min": 0.0, "max": float(max(1, highest))}
             _write_tiff(temporary, stored, axes, voxel_size, provenance, shown)
+
+
+def checked_axes(labels: np.ndarray, axes: str | None, most: int) -> str:
+    """The axes of a label image that is to be written: those given, or the last of TZYX when None.
+
+    most: the largest number that the file holds. Raises ValueError for axes that do not fit and what are no labels.
+    """
+    axes = axes or "TZYX"[-labels.ndim :]
+    right = axes in LABEL_AXES and len(axes) == labels.ndim and labels.size
+    if labels.dtype.kind not in "iu" or not right or labels.min() < 0:
+        raise ValueError(
+            f"found labels {labels.dtype} {labels.shape} of the axes {axes}; expected whole numbers from 0 on, "
+            f"of the axes {', '.join(LABEL_AXES)}"
+        )
+    if labels.max() > most:
+        raise ValueError(
+            f"found the label {labels.max()}; expected at most {most}: number the objects first, with "
+            "cellbasin.labels.relabel"
+        )
+    return axes
 
 
 def write_flows(

@@ -71,10 +71,13 @@ def read_folder(
 def read_annotated(record: Record, channels: tuple[int, ...] | None = None) -> Annotated:
     """Read one annotated image; see `read_folder`.
 
-    Raises ReadError when the image is not two-dimensional, lacks a channel, or its labels have another size.
+    Raises ReadError when the image is not two-dimensional, lacks a channel, holds NaN or infinity, or its labels have
+    another size.
     """
     image, labels = read_pair(record)
     planes = np.ascontiguousarray(image.channels_first)
+    if not np.isfinite(planes).all():
+        raise ReadError(f"{record.image}: found NaN or infinite values; expected finite ones: replace them first")
     if channels is not None:
         if max(channels) >= len(planes):
             raise ReadError(f"{record.image}: found {len(planes)} channels, expected those numbered {channels} from 0")

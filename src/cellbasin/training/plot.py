@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cellbasin.atomic import atomic
+
 
 def read_log(path: Path) -> list[dict[str, Any]]:
     """The records of a JSONL log; a last line cut short by a kill is left out."""
@@ -19,7 +21,10 @@ def read_log(path: Path) -> list[dict[str, Any]]:
 
 
 def plot_log(log: Path, picture: Path) -> None:
-    """Draw losses and validation scores against hours of training. Needs matplotlib (part of the extra `train`)."""
+    """Draw losses and validation scores against hours of training. Needs matplotlib (part of the extra `train`).
+
+    Raises WriteError when the picture cannot be written.
+    """
     from matplotlib.figure import Figure
 
     records = read_log(log)
@@ -43,4 +48,5 @@ def plot_log(log: Path, picture: Path) -> None:
     for axes in (left, right):
         axes.grid(alpha=0.3)
         axes.legend(fontsize=8)
-    figure.savefig(picture, dpi=110)
+    with atomic(picture) as temporary:
+        figure.savefig(temporary, dpi=110)
