@@ -14,6 +14,7 @@ from cellbasin.cellpose_api import core, dynamics, io, metrics, models, plot, tr
 from cellbasin.cellpose_api.arrays import arranged, picked
 from cellbasin.generator import generate
 from cellbasin.io import ReadError, read_seg
+from cellbasin.weights import PAPER
 
 __all__ = ["short_training"]  # a fixture
 
@@ -282,6 +283,11 @@ def test_training(tmp_path: Path) -> None:
     io.remove_model(path, delete=True)
     assert not path.exists()
     data = images, [labels(1), labels(2)]
+    scratch = models.CellposeModel(pretrained_model=False, diam_mean=17)
+    assert scratch.pretrained_model is False and scratch.diam_mean == 17
+    path, _, _ = train.train_seg(scratch.net, *data, channels=[1, 2], n_epochs=1, save_path=str(tmp_path))
+    assert models.CellposeModel(pretrained_model=str(path)).diam_mean == 17
+    assert scratch.net.weights[0].card.architecture == PAPER and scratch.net.weights[0].sha256
     with pytest.raises(ValueError, match="10000 objects"):
         train.train_seg(model.net, *data, min_train_masks=10000)
     with pytest.raises(ValueError, match="n_epochs"):

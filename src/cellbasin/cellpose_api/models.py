@@ -20,7 +20,9 @@ from cellbasin.model import Model, load_model
 from cellbasin.network_outputs import FLOW_SCALE, logit_of
 from cellbasin.options import Options
 from cellbasin.results import Segmentation
+from cellbasin.weights import PAPER, Card, Weights
 
+_DEFAULT = "cyto3"
 MODEL_NAMES = [*STAND_INS[:-1]]
 _NEUTRAL: dict[str, Any] = {
     "lowhigh": None,
@@ -38,7 +40,8 @@ __all__ = ["MODEL_NAMES", "Cellpose", "CellposeModel", "SizeModel", "use_gpu"]
 class CellposeModel:
     """A network by name or file; see `cellbasin.cellpose.networks.find_network` for what a name means.
 
-    A warning says where our model stands in for one of Cellpose's that is not here.
+    A warning says where our model stands in for one of Cellpose's that is not here. With `pretrained_model=False` it
+    is a network of Cellpose's kind that knows nothing yet, to be trained from scratch (which needs PyTorch).
 
     >>> masks, flows, styles = CellposeModel(pretrained_model="general").eval(np.zeros((64, 64)), channels=[0, 0])
     >>> masks.shape, len(flows), styles.shape
@@ -48,7 +51,7 @@ class CellposeModel:
     def __init__(
         self,
         gpu: bool = False,
-        pretrained_model: Any = None,
+        pretrained_model: Any = _DEFAULT,
         model_type: str | None = None,
         mkldnn: bool = True,
         diam_mean: float = 30.0,
@@ -70,12 +73,10 @@ class CellposeModel:
         _only("concatenation", concatenation, False)
         if isinstance(pretrained_model, list | tuple) and len(pretrained_model) == 1:
             pretrained_model = pretrained_model[0]
-        name = str(pretrained_model or model_type or "cyto3")
-        found, notice = find_network(name)
-        if notice:
-            warnings.warn(notice, stacklevel=2)
-        self.pretrained_model = name
-        self.model: Model = load_model(found)
+        if model_type and pretrained_model in (_DEFAULT, False, None):
+            pretrained_model = model_type
+        self.pretrained_model: str | bool = str(pretrained_model) if pretrained_model else False
+        self.model: Model = _network(str(pretrained_model)) if pretrained_model else _untrained(diam_mean)
         self.net = self.model  # for `train.train_seg`
         card = self.model.card
         self.diam_mean = float(card.diameter)
@@ -99,6 +100,20 @@ class CellposeModel:
         from cellbasin.cellpose_api.train import train_seg
 
         return str(train_seg(self.net, train_data, train_labels, train_files, **settings)[0])
+
+
+def _network(name: str) -> Model:
+    found, notice = find_network(name)
+    if notice:
+        warnings.warn(notice, stacklevel=3)
+    return load_model(found)
+
+
+def _untrained(diameter: float) -> Model:
+    from cellbasin.network import Network
+
+    card = Card("untrained", PAPER, diameter=diameter, conventions="cellpose")
+    return Model([Weights(card, Network(PAPER).tensors(), sha256="")])
 
 
 class Cellpose:

@@ -59,8 +59,8 @@ def train_seg(
     if not readers:
         raise ValueError(f"found no image with {min_train_masks} objects or more, expected some to learn from")
     lines: list[dict[str, Any]] = []
-    start = net.weights[0]
-    given = Namespace(n_epochs=n_epochs, diam_mean=start.card.diameter, train_size=False)
+    given = Namespace(n_epochs=n_epochs, diam_mean=net.weights[0].card.diameter, train_size=False)
+    start = net.weights[0] if net.weights[0].sha256 else None  # what comes from no file knows nothing yet
     try:
         weights = trained(readers, tests, start, given, lambda line: None, lines.append)
     except CommandError as error:
