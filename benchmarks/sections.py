@@ -42,9 +42,7 @@ def network(bench: Bench) -> list[Row]:
 
 
 def _precisions(can_int8: bool) -> list[str]:
-    features = find_hardware().features
-    bf16 = ["bf16"] if {"AMX", "AVX512-BF16"}.intersection(features) else []
-    return ["float32", *bf16, *(["int8"] if can_int8 else [])]
+    return ["float32", *(["bf16"] if find_hardware().has_bf16 else []), *(["int8"] if can_int8 else [])]
 
 
 def _title(bench: Bench, kind: str) -> str:
@@ -80,6 +78,7 @@ def _warm_up(bench: Bench) -> None:
         if worker:
             worker.call("flows_to_labels", maps)
             worker.call("labels_to_flows", labels)
+            worker.call("labels_to_outlines", labels)
 
 
 def _stage_both(
@@ -128,6 +127,8 @@ def pipeline(bench: Bench) -> list[Row]:
         )
     elif not bench.paper.sized:
         say("  automatic diameter: skipped, the paper's weights have no size model")
+    small = inputs.generated(128)
+    _pipeline_row(bench, contenders, small, small.diameter, trained)  # compiles what is compiled at first use
     rows = []
     for field, diameter in _pipeline_cases(bench, trained):
         rows.append(_pipeline_row(bench, contenders, field, diameter, trained))
