@@ -119,9 +119,7 @@ OUTPUTS: dict[str, Output] = {
     "table": Output("_objects.csv", _table),  # a line of measurements for each object
     "parquet": Output("_objects.parquet", _parquet, package="pyarrow"),  # the same as Parquet
     "coco": Output("_coco.json", _coco, _IMAGES),  # COCO annotations
-    "overlay": Output(
-        "_overlay.png", _overlay, sweep="_overlay.gif"
-    ),  # picture with coloured outlines; of a volume also GIF
+    "overlay": Output("_overlay.png", _overlay, sweep="_overlay.gif"),  # picture with coloured outlines
     "seg": Output("_seg.npy", _seg),  # file of Cellpose's own window
 }
 """Everything that `save` can write, by name."""

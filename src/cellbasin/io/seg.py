@@ -197,15 +197,14 @@ def write_seg(
 
 def _upstream_flows(flow: np.ndarray, probability: np.ndarray) -> list[Any]:
     """Colours of the flow in planes, probability, flow across planes, nothing, and the network's own numbers."""
-    planes = np.moveaxis(flow[-2:].reshape(2, -1, *flow.shape[-2:]), 1, 0)
-    colours = np.stack([flow_colours(plane) for plane in planes])
+    colours = flow_colours(flow[-2:])
     shown = np.rint(255 * np.clip(probability, 0, 1)).astype(np.uint8)
     across = np.zeros(shown.shape, np.uint8)
     if len(flow) == 3:
         across = np.clip(FLOW_SCALE * flow[0] / 10 * 127 + 127, 0, 255).astype(np.uint8)
     raw = np.concatenate([FLOW_SCALE * flow, logit_of(probability)[None]]).astype(np.float32)
     if len(flow) == 2:
-        shown, across = shown[None], across[None]
+        colours, shown, across = colours[None], shown[None], across[None]
     return [colours, shown, across, [], raw]
 
 
