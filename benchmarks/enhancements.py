@@ -1,7 +1,7 @@
 """What each step at test time gives and costs (paper, "Test time enhancements"): AP and seconds, one change at a time.
 
     python benchmarks/enhancements.py                              the shipped model on validation images
-    python benchmarks/enhancements.py --ensemble second.safetensors
+    python benchmarks/enhancements.py --ensemble second.safetensors --only default flips ensemble
 
 Validation images are split off the training images; the test split is not looked at. Seconds are medians per image, all
 ways in one run; the first row is what the program does by itself.
@@ -41,6 +41,8 @@ def main() -> int:
     say(f"{len(records)} validation images")
     rows = []
     for way in ways(arguments.model, arguments.ensemble):
+        if arguments.only and not any(word in way.name for word in arguments.only):
+            continue
         found = evaluate(way.model, records, diameter=way.diameter, options=way.options)
         rows.append([way.name, *both_means(found), f"{found.summary()['seconds_per_image']:.2f}"])
         say(" | ".join(rows[-1]))
@@ -73,6 +75,7 @@ def _arguments() -> argparse.Namespace:
     parser = command_line(__doc__)
     parser.add_argument("--model", default="general", help="a shipped model or a weights file")
     parser.add_argument("--ensemble", nargs="*", default=[], help="weights files averaged with it")
+    parser.add_argument("--only", nargs="+", default=[], metavar="WORD", help="ways whose names hold one of these")
     parser.add_argument("--every", type=int, default=1, help="only every so many images")
     parser.add_argument("--out", type=Path, default=OUTPUT / "enhancements.md")
     return parser.parse_args()

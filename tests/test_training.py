@@ -53,6 +53,16 @@ def test_prepared_flows_are_those_of_the_labels_and_come_back_from_the_cache():
     assert all(np.array_equal(a.flow, b.flow) for a, b in zip(first.levels, second.levels, strict=True))
 
 
+@pytest.mark.parametrize("keep", [0, 100, 5000])
+def test_a_damaged_file_of_the_cache_is_made_again(tmp_path, monkeypatch, keep):
+    monkeypatch.setenv("CELLBASIN_CACHE", str(tmp_path))
+    first = prepare(annotated())
+    (kept,) = tmp_path.rglob("*.npz")
+    kept.write_bytes(kept.read_bytes()[:keep])
+    assert np.array_equal(prepare(annotated()).levels[0].flow, first.levels[0].flow)
+    assert np.array_equal(prepare(annotated()).levels[1].image, first.levels[1].image)
+
+
 def test_large_objects_are_shrunk_before_their_flows_are_computed():
     prepared = prepare(annotated(diameter=120, side=512))
     assert 40 < prepared.diameter < 56

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -84,10 +86,11 @@ def prepare(annotated: Annotated, ignore: int = NOT_ANNOTATED) -> TrainingImage:
         found, wanted = annotated.labels.shape, annotated.image.shape[1:]
         raise ValueError(f"{annotated.name}: labels are {found} pixels, the image is {wanted}")
     path = cache_folder() / f"{_content_key(annotated, ignore)}.npz"
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic(path) as temporary:
-            np.savez(temporary, allow_pickle=False, **_compute(annotated, ignore))
+    with suppress(OSError, EOFError, ValueError, KeyError, BadZipFile):  # not there yet, or damaged
+        return _load(path, annotated)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(path) as temporary:
+        np.savez(temporary, allow_pickle=False, **_compute(annotated, ignore))
     return _load(path, annotated)
 
 
