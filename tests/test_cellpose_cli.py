@@ -336,3 +336,13 @@ def test_two_images_with_one_result(cellpose, folder: Path) -> None:  # type: ig
     answer = cellpose("--dir", folder, "--save_png")
     assert answer.code == 2 and "1.npy" in answer.err and "1.tif would both be written to" in answer.err
     assert names(folder) == before
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+def test_a_full_disk_under_the_log_is_one_line() -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "cellbasin.cellpose", "--version"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=300, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("cellbasin-cellpose: error: standard output cannot be written")
+    assert done.stderr.count("\n") == 1

@@ -10,7 +10,17 @@ import sys
 from argparse import Namespace
 from collections.abc import Sequence
 
-from cellbasin.cli.console import DONE, INTERRUPTED, NOTHING, USER_ERRORS, CommandError, debugging, terminable, told
+from cellbasin.cli.console import (
+    DONE,
+    INTERRUPTED,
+    NOTHING,
+    USER_ERRORS,
+    CommandError,
+    debugging,
+    say,
+    terminable,
+    told,
+)
 
 
 def console_main(arguments: Sequence[str] | None = None) -> int:
@@ -46,7 +56,7 @@ def _follow(arguments: list[str]) -> int:
     if given.version:
         from cellbasin.version import VERSION
 
-        print(f"cellbasin {VERSION}, in the place of Cellpose 3")
+        say(f"cellbasin {VERSION}, in the place of Cellpose 3")
         return DONE
     for line in without_effect(given):
         _warn(line)
@@ -89,7 +99,7 @@ def _log(line: str) -> None:
     """A line as Cellpose's logger prints it, which QuPath reads."""
     import time
 
-    print(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 [INFO] {line}", flush=True)
+    say(f"{time.strftime('%Y-%m-%d %H:%M:%S')},000 [INFO] {line}")
 
 
 def _warn(line: str) -> None:
