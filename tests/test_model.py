@@ -59,7 +59,7 @@ def test_only_the_wanted_objects_stay(found):
     assert np.array_equal(some.objects["area"], np.bincount(some.labels.ravel())[1:])
     assert np.array_equal(some.objects["label"], np.arange(1, len(some) + 1)) and len(found.only(~wanted)) < len(found)
     assert len(found.only(np.zeros(len(found), bool))) == 0
-    with pytest.raises(ValueError, match="one for each object"):
+    with pytest.raises(ValueError, match="one yes or no for each object"):
         found.only([True])
 
 

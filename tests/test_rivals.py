@@ -90,7 +90,8 @@ def test_learning_rate_rises_stays_and_falls():
 
 def test_options_survive_the_way_to_another_process():
     parser = argparse.ArgumentParser(parents=[runs.options()])
-    words = ["--out", "a b", "--minutes", "7.5", "--limit", "2", "--bright", "--only", "dsb2018", "codex"]
+    words = ["--out", "a b", "--minutes", "7.5", "--limit", "2", "--bright", "--precision", "float32"]
+    words += ["--only", "dsb2018", "codex"]
     wanted = parser.parse_args(words)
     assert parser.parse_args(runs.handed_on(wanted)) == wanted
 

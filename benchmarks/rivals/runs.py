@@ -56,8 +56,8 @@ def arguments(description: str | None) -> argparse.Namespace:
 
 def handed_on(wanted: argparse.Namespace) -> list[str]:
     """The words that make a rival's script see the same options."""
-    words = [f"--{name}={getattr(wanted, name)}" for name in ("out", "minutes", "every", "diameter", "precision")]
-    words += [f"--limit={wanted.limit}"] if wanted.limit is not None else []
+    words = [f"--{name}={getattr(wanted, name)}" for name in ("out", "minutes", "every", "diameter")]
+    words += [f"--{name}={value}" for name in ("limit", "precision") if (value := getattr(wanted, name)) is not None]
     words += ["--bright"] if wanted.bright else []
     return [*words, *(["--only", *wanted.only] if wanted.only else [])]
 
