@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -127,10 +128,12 @@ def pipeline(bench: Bench) -> list[Row]:
         )
     elif not bench.paper.sized:
         say("  automatic diameter: skipped, the paper's weights have no size model")
-    small = inputs.generated(128)
-    _pipeline_row(bench, contenders, small, small.diameter, trained)  # compiles what is compiled at first use
+    cases, small = _pipeline_cases(bench, trained), inputs.generated(128)
+    for dtype in {field.image.dtype for field, _ in cases}:  # compiles what is compiled at first use
+        alike = replace(small, image=small.image.astype(dtype))
+        _pipeline_row(bench, contenders, alike, small.diameter, trained)
     rows = []
-    for field, diameter in _pipeline_cases(bench, trained):
+    for field, diameter in cases:
         rows.append(_pipeline_row(bench, contenders, field, diameter, trained))
         say(f"  {rows[-1].case}")
     return rows
