@@ -59,17 +59,21 @@ def test_segment_again_replaces_results(run: Run, small_model: Path, image: Path
         assert "30" in str(file.imagej_metadata)
 
 
-def test_one_diameter_for_all_images(run: Run, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("enough", "estimates"), [(24, 3), (1, 1)])
+def test_one_diameter_for_all_images(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, enough: int, estimates: int
+) -> None:
     """Sizes are estimated first; a file that is no image is passed over then, and told of when its turn comes."""
+    monkeypatch.setattr(segment, "_ENOUGH", enough)
     for seed in range(3):
-        np.save(tmp_path / f"{seed}.npy", generate("nuclei", (128, 128), diameter=22, seed=seed).image[0])
+        np.save(tmp_path / f"good{seed}.npy", generate("nuclei", (128, 128), diameter=22, seed=seed).image[0])
     (tmp_path / "bad.npy").write_bytes(b"no image")
     outcome = run("segment", tmp_path, "--diameter", "once", "--json", tmp_path / "all.json")
     assert outcome.code == 1
     records = json.loads((tmp_path / "all.json").read_text())
     used = {record["diameter"] for record in records if record["status"] == "done"}
     assert len(used) == 1 and 15 < used.pop() < 30
-    assert "the median of 3 estimates" in outcome.out.splitlines()[0]
+    assert f"the median of {estimates} estimates" in outcome.out.splitlines()[0]
     assert outcome.err.count("bad.npy") == 1
 
 

@@ -186,9 +186,12 @@ class _Batch:
         from cellbasin.io import read_frames
 
         chosen = self.images[:: -(-len(self.images) // _ENOUGH)]
-        found = []
+        others = [path for path in self.images if path not in chosen]  # asked where none of the chosen can be read
+        found: list[tuple[int, float]] = []
         with Bar(len(chosen), hidden=self.quiet) as bar:
-            for path in chosen:
+            for number, path in enumerate([*chosen, *others]):
+                if found and number >= len(chosen):
+                    break
                 bar.begin(f"diameter: {path.name}")
                 try:
                     _, image = next(read_frames(path, axes=self.options.axes))
