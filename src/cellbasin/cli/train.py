@@ -188,10 +188,11 @@ def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
 def _readers(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> list[Any]:
     """What a run learns from: annotated images and, where the recipe wants some, generated ones."""
     from cellbasin.training.folder import read_folder
-    from cellbasin.training.generated import COUNT, generated_images
+    from cellbasin.training.generated import COUNT, count_for, generated_images
 
     readers = read_folder(folder, "train", settings.exclude, channels, settings.validation, settings.only)
-    return readers + generated_images(COUNT, settings.seed) if settings.generated else readers
+    count = count_for(settings.minutes) if settings.minutes else COUNT
+    return readers + generated_images(count, settings.seed) if settings.generated else readers
 
 
 def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> Callable[[Any], Any] | None:

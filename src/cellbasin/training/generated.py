@@ -10,10 +10,20 @@ from cellbasin.generator import KINDS, generate
 from cellbasin.training.dataset import Annotated
 
 GENERATED = "generated"
-COUNT = 600  # images of a run, beside the annotated ones
+COUNT = 600  # images of a long run, beside the annotated ones
+_FEWEST, _A_MINUTE = 60, 10
 _SIDE = 320
 # Real annotated images of cells in transmitted light are few, and cultures in it full of what is no cell.
 TURNS = (*sorted(KINDS), "culture", "culture", "culture", "phase")
+
+
+def count_for(minutes: float) -> int:
+    """How many generated images a run of that length learns from: a short one would spend more time on drawing them.
+
+    >>> count_for(1), count_for(30), count_for(600)
+    (60, 300, 600)
+    """
+    return min(COUNT, max(_FEWEST, round(_A_MINUTE * minutes)))
 
 
 def generated_images(count: int, seed: int = 0, kinds: Sequence[str] = TURNS) -> list[Callable[[], Annotated]]:
