@@ -216,7 +216,7 @@ def main() -> int:
     arguments = parser.parse_args()
     python = set_up(arguments.rival_env)
     hardware = find_hardware()
-    precisions = ["float32", "bf16"] if {"AMX", "AVX512-BF16"} & set(hardware.features) else ["float32"]
+    precisions = ["float32", "bf16"] if hardware.has_bf16 else ["float32"]
     print(f"{hardware.processor}, {hardware.threads} threads")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -188,11 +188,10 @@ def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
 def _readers(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> list[Any]:
     """What a run learns from: annotated images and, where the recipe wants some, generated ones."""
     from cellbasin.training.folder import read_folder
-    from cellbasin.training.generated import COUNT, count_for, generated_images
+    from cellbasin.training.generated import count_for, generated_images
 
     readers = read_folder(folder, "train", settings.exclude, channels, settings.validation, settings.only)
-    count = count_for(settings.minutes) if settings.minutes else COUNT
-    return readers + generated_images(count, settings.seed) if settings.generated else readers
+    return readers + generated_images(count_for(settings.minutes), settings.seed) if settings.generated else readers
 
 
 def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> Callable[[Any], Any] | None:

@@ -20,10 +20,12 @@ TURNS = (*sorted(KINDS), "culture", "culture", "culture", "phase")
 def count_for(minutes: float) -> int:
     """How many generated images a run of that length learns from: a short one would spend more time on drawing them.
 
-    >>> count_for(1), count_for(30), count_for(600)
-    (60, 300, 600)
+    minutes: 0 where the length is given in passes.
+
+    >>> count_for(1), count_for(30), count_for(600), count_for(0)
+    (60, 300, 600, 600)
     """
-    return min(COUNT, max(_FEWEST, round(_A_MINUTE * minutes)))
+    return min(COUNT, max(_FEWEST, round(_A_MINUTE * minutes))) if minutes else COUNT
 
 
 def generated_images(count: int, seed: int = 0, kinds: Sequence[str] = TURNS) -> list[Callable[[], Annotated]]:
