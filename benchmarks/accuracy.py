@@ -5,7 +5,7 @@
 
 The data set is found through CELLBASIN_DATA, else beside the project. Results go to output/accuracy/, which is not
 tracked: pictures of other people's images are not for the repository. The scores of every image of the whole test split
-are also kept in docs/results/NAME.json, and the images' styles beside it, for `compare.py` and `figures.py`.
+are also kept in docs/results/NAME.json, and the images' styles in styles-NAME.npz, for `compare.py` and `figures.py`.
 """
 
 from __future__ import annotations
@@ -100,12 +100,12 @@ def _arguments() -> argparse.Namespace:
 def keep(
     model: Model, found: Evaluation, trust: Trust, arguments: argparse.Namespace, styles: Sequence[np.ndarray]
 ) -> None:
-    """Write docs/results/NAME.json and, with automatic diameters, styles.npz: for `compare.py` and `figures.py`."""
+    """Write docs/results/NAME.json and, with automatic diameters, styles-NAME.npz: for comparisons and figures."""
     card, diameter = model.card, arguments.diameter
     name = card.name if diameter == "auto" else f"{card.name}-{diameter}-diameter"
     of_model(model, name, found, trust, diameter, arguments.hours).save()
     if diameter == "auto":
-        with atomic(RESULTS / "styles.npz") as temporary:
+        with atomic(RESULTS / f"styles-{name}.npz") as temporary:
             np.savez_compressed(
                 temporary,
                 styles=np.array(styles, np.float16),

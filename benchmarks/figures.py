@@ -50,8 +50,8 @@ def main() -> int:
     arguments = _arguments()
     drawings: dict[str, Callable[[], pyplot.Figure | None]] = {
         "ap": lambda: precision_curves(load_all(arguments.results)),
-        "sizes": lambda: size_scatter(arguments.results / "sizes.json"),
-        "styles": lambda: style_map(arguments.results / "styles.npz"),
+        "sizes": lambda: size_scatter(arguments.results / "sizes-general.json"),
+        "styles": lambda: style_map(arguments.results / "styles-general.npz"),
         "training": lambda: training_curves(sorted(arguments.runs.glob("*.jsonl"))),
         "rivals": lambda: rival_curves(sorted((arguments.runs / "rivals").glob("*.jsonl"))),
         "trust": lambda: reliability(arguments.results),

@@ -56,8 +56,8 @@ class Plan:
 PLANS = {
     "research": Plan(60, ("--recipe", "research", "--from", "general")),
     "nuclei": Plan(45, ("--recipe", "nuclei")),
-    **{f"{one}-alone": Plan(30, ("--recipe", "general", "--only", one)) for one in SPECIALITIES},
-    **{f"{one}-tuned": Plan(30, ("--recipe", "general", "--only", one, "--from", "general")) for one in SPECIALITIES},
+    **{f"{one}-alone": Plan(60, ("--recipe", "general", "--only", one)) for one in SPECIALITIES},
+    **{f"{one}-tuned": Plan(60, ("--recipe", "general", "--only", one, "--from", "general")) for one in SPECIALITIES},
     **{
         f"without-{name}": Plan(60, ("--recipe", "general", "--exclude", ",".join(sources)))
         for name, sources in CATEGORIES.items()

@@ -3,7 +3,7 @@
     python benchmarks/sizes.py                         the shipped model on the test split
     python benchmarks/sizes.py --split validation      images split off the training images
 
-Writes output/sizes.md and, for `benchmarks/figures.py`, sizes.json: of the test split to docs/results/.
+Writes output/sizes.md and, for `benchmarks/figures.py`, sizes-NAME.json: of the test split to docs/results/.
 """
 
 from __future__ import annotations
@@ -52,7 +52,8 @@ def main() -> int:
             log_look(model, found, name)
     text = "\n\n".join([size_table(automatic.images, single), diameter_table(ways)]) + "\n"
     publish(arguments.out / "sizes.md", text)
-    points = RESULTS / "sizes.json" if arguments.split == "test" else arguments.out / "sizes.json"
+    name = f"sizes-{model.card.name}.json"
+    points = RESULTS / name if arguments.split == "test" else arguments.out / name
     points.write_text(json.dumps(as_points(automatic.images, single)))
     return 0
 
@@ -61,7 +62,7 @@ def from_style(model: Model, record: Record) -> float:
     """The size model's estimate alone (paper: the first step), pixels."""
     image, _ = read_pair(record)
     pixels = select_channels(image, channels_of(record, image))
-    regression = size.SizeModel.from_card(model.card.size_model)
+    regression = size.SizeModel.from_card(model.card.size_model, model.card.architecture.channels[-1])
     if regression is None:
         raise SystemExit(f"{model.card.name} has no size model")
     return size.diameter_from_style(regression, lambda diameter: model.style(pixels, diameter))

@@ -62,6 +62,15 @@ def test_eval_is_segment() -> None:
     assert model.eval(image, diameter=20, compute_masks=False)[0].size == 0
 
 
+def test_planes_that_are_stitched_may_be_normalised_one_by_one() -> None:
+    model = models.CellposeModel(pretrained_model="general")
+    fading = np.stack([picture()] * 2) * np.array([1.0, 0.02])[:, None, None]
+    settings = {"channels": [0, 0], "diameter": 20, "stitch_threshold": 0.3}
+    together, alone = (model.eval(fading, normalize={"norm3D": one}, **settings)[0] for one in (True, False))
+    assert not np.array_equal(together[0], together[1]) and alone[0].max() > 3
+    assert np.array_equal(alone[0], alone[1])
+
+
 def test_what_cellprofiler_sends_for_images_and_volumes() -> None:
     image, volume = picture(), np.stack([picture()[:48, :48]] * 4)
     model = models.CellposeModel(pretrained_model="general")

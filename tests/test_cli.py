@@ -289,6 +289,15 @@ def test_train_a_little(run: Run, small_model: Path, data_set: Path, tmp_path: P
     assert run("segment", data_set / "round" / "test" / "8.tif", "--model", out).code == 0
 
 
+def test_training_goes_on_when_nobody_reads_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with os.fdopen(writing, "w") as broken:
+        monkeypatch.setattr(sys, "stdout", broken)
+        for _ in range(2):
+            train._print_line({"step": 200, "crops": 3200, "seconds": 60.0, "validation_ap50": 0.5})
+
+
 @pytest.mark.usefixtures("short_training")
 def test_channels_that_no_index_tells_are_those_of_the_whole_training(
     run: Run, small_model: Path, tmp_path: Path

@@ -41,19 +41,24 @@ def test_distance_is_of_directions_and_the_least(seed: int, scale: float) -> Non
 def test_the_card_keeps_styles_to_a_hundredth_of_a_degree_or_so() -> None:
     known = Novelty(directions(0, 128, 256), 0.04)
     card = json.loads(json.dumps(known.as_card()))
-    again = Novelty.from_card(card)
+    again = Novelty.from_card(card, 256)
     assert again is not None and again.limit == 0.04 and len(json.dumps(card)) < 50_000
     assert (again.prototypes * known.prototypes).sum(axis=1).min() > 0.9999
-    assert Novelty.from_card({}) is None
+    assert Novelty.from_card({}, 256) is None
 
 
-SENSELESS = ({"styles": "?", "count": 1, "limit": 0}, {"count": 1}, {"styles": "AAAA", "count": 2, "limit": 0})
+SENSELESS = (
+    {"styles": "?", "count": 1, "limit": 0},
+    {"count": 1},
+    {"styles": "AAAA", "count": 2, "limit": 0},
+    {"styles": "AAAAAAAA", "count": 1, "limit": 0},  # one of six numbers, where the network has three
+)
 
 
 @pytest.mark.parametrize("stored", SENSELESS)
 def test_a_card_that_makes_no_sense_is_refused(stored: dict) -> None:
     with pytest.raises(WeightsError, match="styles cannot be understood"):
-        Novelty.from_card(stored)
+        Novelty.from_card(stored, 3)
 
 
 def test_prototypes_are_never_far_from_any_style() -> None:

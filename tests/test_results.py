@@ -31,7 +31,7 @@ def evaluation(seed: int, wrong: float) -> Evaluation:
 
 def test_saved_results_are_read_back(tmp_path):
     first = results.MethodResult("a", "Method A", evaluation(1, 0.2), 1.5, {"threshold": 0.4})
-    (tmp_path / "sizes.json").write_text("[]")
+    (tmp_path / "sizes-general.json").write_text("[]")
     again = results.load(first.save(tmp_path))
     assert (again.title, again.training_hours, again.settings, again.date) == (
         *(first.title, 1.5, {"threshold": 0.4}),

@@ -161,7 +161,7 @@ def test_figures_are_drawn_from_saved_results_alone(tmp_path, monkeypatch):
         tuple(score_labels(square, square, source, str(n)) for n in range(5) for source in ("dsb2018", "a"))
     )
     results.MethodResult("one", "One", found).save(tmp_path)
-    (tmp_path / "sizes.json").write_text(
+    (tmp_path / "sizes-general.json").write_text(
         json.dumps([{"source": "a", "true": 10 + n, "single": 12 + n, "refined": 10 + n} for n in range(5)])
     )
     log = [{"seconds": 60 * n, "flow": 1 / (n + 1), "inside": 0.1} for n in range(9)]

@@ -84,13 +84,13 @@ def test_round_trip_through_a_card() -> None:
     linear = fit_linear(styles, _bent(styles))
     for hidden in (linear.hidden, fit_hidden(styles, _bent(styles), units=3)):
         model = SizeModel(linear.coefficients, linear.intercept, hidden)
-        again = SizeModel.from_card(model.as_card())
+        again = SizeModel.from_card(model.as_card(), styles.shape[1])
         assert again is not None
         np.testing.assert_allclose(again.log_ratio(styles), model.log_ratio(styles), atol=1e-4)
     # Cellpose's size models, and ours before there were hidden units
-    plain = SizeModel.from_card({"coefficients": [1.0, 2.0], "intercept": 0.5})
+    plain = SizeModel.from_card({"coefficients": [1.0, 2.0], "intercept": 0.5}, 2)
     assert plain is not None and plain.log_ratio(np.array([1.0, 1.0])) == 3.5
-    assert SizeModel.from_card({}) is None
+    assert SizeModel.from_card({}, 2) is None
 
 
 @pytest.mark.parametrize(
@@ -98,6 +98,7 @@ def test_round_trip_through_a_card() -> None:
     [
         {"intercept": 1.0},
         {"coefficients": ["a"], "intercept": 1.0},
+        {"coefficients": [1.0, 2.0], "intercept": 1.0},
         {"coefficients": [1.0], "intercept": None},
         {"coefficients": [1.0], "intercept": 1.0, "hidden": "###"},
         {"coefficients": [1.0], "intercept": 1.0, "hidden": "AAAAAAAA"},
@@ -106,7 +107,7 @@ def test_round_trip_through_a_card() -> None:
 )
 def test_a_card_that_makes_no_sense_is_an_error(stored: dict[str, object]) -> None:
     with pytest.raises(WeightsError, match="size model"):
-        SizeModel.from_card(stored)
+        SizeModel.from_card(stored, 1)
 
 
 @settings(deadline=None, max_examples=40)

@@ -116,7 +116,7 @@ class Model(Predictor):
             "image": {"name": image.name, "shape": list(image.array.shape), "axes": image.axes},
             "seconds": round(seconds, 3),
         }
-        known = Novelty.from_card(self.card.novelty)
+        known = Novelty.from_card(self.card.novelty, self.card.architecture.channels[-1])
         if known is not None and isinstance(run, PlaneRun):
             distance = known.distance(run.maps.style)
             record["novelty"] = {"distance": round(distance, 4), "limit": known.limit, "unlike": distance > known.limit}

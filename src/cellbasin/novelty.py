@@ -28,13 +28,16 @@ class Novelty:
     limit: float
 
     @classmethod
-    def from_card(cls, stored: Mapping[str, Any]) -> Novelty | None:
-        """What a weights header holds, or None where nothing was fitted; raises WeightsError for what is no such."""
+    def from_card(cls, stored: Mapping[str, Any], length: int) -> Novelty | None:
+        """What a weights header holds, or None where nothing was fitted.
+
+        length: of the network's style. Raises WeightsError for what is no table of such styles.
+        """
         if not stored:
             return None
         with understood("styles"):
             levels = np.frombuffer(base64.b64decode(stored["styles"], validate=True), np.int8)
-            return cls(_unit(levels.reshape(int(stored["count"]), -1).astype(np.float32)), float(stored["limit"]))
+            return cls(_unit(levels.reshape(int(stored["count"]), length).astype(np.float32)), float(stored["limit"]))
 
     def as_card(self) -> dict[str, Any]:
         """Plain types for a weights header; the inverse of `from_card` up to rounding to 8 bits."""

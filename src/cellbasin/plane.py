@@ -73,7 +73,7 @@ class PlaneRun:
 
     def _from_style(self) -> float:
         model = self.model
-        regression = size.SizeModel.from_card(model.card.size_model)
+        regression = size.SizeModel.from_card(model.card.size_model, model.card.architecture.channels[-1])
         if regression is None:
             return model.card.typical_diameter or model.card.diameter
         return size.diameter_from_style(regression, lambda diameter: model.style(self.pixels, diameter, self.options))

@@ -36,14 +36,19 @@ class SizeModel:
     hidden: np.ndarray
 
     @classmethod
-    def from_card(cls, stored: Mapping[str, Any]) -> SizeModel | None:
-        """The size model of a weights header, or None where none was fitted; raises WeightsError for anything else."""
+    def from_card(cls, stored: Mapping[str, Any], length: int) -> SizeModel | None:
+        """The size model of a weights header, or None where none was fitted.
+
+        length: of the network's style. Raises WeightsError for what is no size model of such styles.
+        """
         if not stored:
             return None
         with understood("size model"):
             coefficients = np.asarray(stored["coefficients"], np.float32)
+            if coefficients.shape != (length,):
+                raise ValueError(f"coefficients of shape {coefficients.shape} for styles of {length} numbers")
             values = np.frombuffer(base64.b64decode(stored.get("hidden", ""), validate=True), "<f4")
-            return cls(coefficients, float(stored["intercept"]), values.reshape(-1, len(coefficients) + 2))
+            return cls(coefficients, float(stored["intercept"]), values.reshape(-1, length + 2))
 
     def as_card(self) -> dict[str, Any]:
         """Plain types for a weights header; the inverse of `from_card` up to rounding."""

@@ -15,6 +15,7 @@ from cellbasin.cellpose_api.arrays import arranged, as_masks, channel_pair, has_
 from cellbasin.cellpose_api.core import use_gpu
 from cellbasin.cellpose_api.dynamics import LARGEST, not_too_large
 from cellbasin.image import Image
+from cellbasin.intensity import normalise
 from cellbasin.io import flow_colours
 from cellbasin.model import Model, load_model
 from cellbasin.network_outputs import FLOW_SCALE, logit_of
@@ -223,7 +224,8 @@ def _segment_one(
     batch_size: int = 8,
 ) -> Segmentation:
     """One image; the keywords from `resample` on change nothing here. As in Cellpose, planes are stitched only where
-    there are some and no 3D was asked for, and only 3D looks at `anisotropy`.
+    there are some and no 3D was asked for, and only 3D looks at `anisotropy`. Planes that are stitched are normalised
+    together, or each by itself for `normalize={"norm3D": False}`; 3D always does the first, all else the second.
     """
     _check_normalize(normalize)
     stitched = stitch_threshold > 0 and not do_3D and has_planes(x, channel_axis, z_axis)
@@ -231,6 +233,8 @@ def _segment_one(
     planes, axes = arranged(x, channel_axis, z_axis, volume=do_3D or stitched)
     pixels = picked(planes, channels)
     pixels = pixels.astype(np.uint8) if pixels.dtype.kind == "b" else pixels
+    if stitched and isinstance(normalize, Mapping) and not normalize.get("norm3D", True):
+        pixels = np.stack([[normalise(plane) for plane in channel] for channel in pixels])
     if inverted:
         pixels = images.inverted(pixels)
     logit = cellprob_threshold if mask_threshold is None else mask_threshold

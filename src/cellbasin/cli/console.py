@@ -87,6 +87,12 @@ def say(text: str, stream: TextIO | None = None) -> None:
         raise CommandError(unsaid(error)) from error
 
 
+def mention(text: str) -> None:
+    """As `say`, of work that goes on where the reader of our output, such as head, has enough."""
+    with contextlib.suppress(BrokenPipeError):
+        say(text)
+
+
 def unsaid(error: OSError) -> str:
     """What users are told where what was printed is lost."""
     return (

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cellbasin.cli.console import DONE, Bar, CommandError, check_torch, say
+from cellbasin.cli.console import DONE, Bar, CommandError, check_torch, mention
 from cellbasin.cli.flags import CHANNELS, words
 
 if TYPE_CHECKING:
@@ -126,10 +126,10 @@ def train(
     except TrainingError as error:
         raise CommandError(str(error)) from error
     if written != out:
-        say(f"stopped for now; run the same command again to go on ({written})")
+        mention(f"stopped for now; run the same command again to go on ({written})")
         return DONE
     _finish(out, folder, settings, images, channels)
-    say(f"wrote {out}")
+    mention(f"wrote {out}")
     return DONE
 
 
@@ -181,7 +181,7 @@ def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
         images = prepare_all(readers, settings.ignore_label, lambda done, total: bar.end(done))
     if not any(image.areas.size for image in images):
         raise CommandError(f"{folder}: found no object in the labels of {len(images)} images; expected some")
-    say(f"{len(images)} images of {len({image.source for image in images})} sources to learn from")
+    mention(f"{len(images)} images of {len({image.source for image in images})} sources to learn from")
     return images
 
 
@@ -200,10 +200,10 @@ def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
 
     records = _validation_records(folder, settings)
     if not records:
-        say("too few images to split off a validation part: not validated")
+        mention("too few images to split off a validation part: not validated")
         return None
     records = limit_per_source(records, _VALIDATED)
-    say(f"{len(records)} images to validate on")
+    mention(f"{len(records)} images to validate on")
     return validator(records, diameter=settings.diameter, options=Options(channels=channels))
 
 
@@ -225,7 +225,7 @@ def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], channe
 
     readers = _readers(folder, settings, channels)
     records = _validation_records(folder, settings)
-    done = finish(load_weights(out), images, readers, records, settings, say, channels)
+    done = finish(load_weights(out), images, readers, records, settings, mention, channels)
     save_weights(out, done.card, done.tensors)
     log = out.with_suffix(".log.jsonl")
     if log.exists():  # a run of a few steps has none
@@ -238,8 +238,8 @@ def _print_line(record: dict[str, Any]) -> None:
     begin = f"step {record['step']}, {record['crops']} crops, {hours:.2f} h:"
     if scores:
         told = ", ".join(f"{key.removeprefix('validation_')} {value:.3f}" for key, value in scores.items())
-        say(f"{begin} validation {told}")
+        mention(f"{begin} validation {told}")
     elif record["step"] % 200 == 0:
         loss = record["flow"] + record["inside"]
         told = f"loss {loss:.4f} (flow {record['flow']:.4f}), rate {record['rate']:.2g}"
-        say(f"{begin} {told}")
+        mention(f"{begin} {told}")
