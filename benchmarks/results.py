@@ -76,7 +76,9 @@ def of_model(
         "version": VERSION,
         "weights": model.weights[0].sha256,
         "seen": list(card.seen),
+        "sources": list(card.sources),
         "ancestors": [{"sha256": one["sha256"], "sources": one["sources"]} for one in card.ancestors],
+        "run": {name: card.recipe.get(name) for name in ("crops", "hours")},
         "diameter": diameter,
         "engine": f"{engine.name} {engine.precision}",
     }

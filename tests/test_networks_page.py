@@ -102,7 +102,8 @@ def folder(tmp_path):
     """Results of `general` and of one network of each kind."""
     seen = {"general": SOURCES[:2], "nuclei": ("dsb2018",), "research": SOURCES, "without-nuclei": ("neuroblastoma",)}
     for number, (name, sources) in enumerate(seen.items()):
-        settings = {"seen": list(sources), "ancestors": []}
+        settings = {"seen": list(sources), "sources": list(sources), "ancestors": []}
+        settings["run"] = {"crops": 12_000 + number, "hours": 0.5}
         result = results.MethodResult(name, name, scores(0.1 * (number + 1)), 1.0, settings)
         result.save(tmp_path if name == "general" else tmp_path / "networks")
     return tmp_path
@@ -113,6 +114,7 @@ def test_the_page_shows_each_network_on_its_own_images(folder):
     own = networks_page.part_of(results.load(folder / "networks" / "nuclei.json"), ("dsb2018",))
     assert f"| nuclei | 1.0 | 6 | {own.at(0.5)[0]} |" in page
     assert "| sartorius: AP@0.5 |" in page
+    assert "| nuclei | dsb2018 | nothing | 12,001 | 0.50 |" in page
     assert "## neuroblastoma" not in page  # not trained yet
     assert len([line for line in page.splitlines() if line.startswith("| nuclei | 6 |")]) == 1
 
@@ -125,7 +127,7 @@ def test_a_network_that_has_seen_what_it_must_lack_is_refused(folder):
         {"seen": ["neuroblastoma", "isbi2009"], "ancestors": []},
         {"seen": ["neuroblastoma"], "ancestors": [ancestor]},
     ):
-        replace(result, settings=settings).save(path.parent)
+        replace(result, settings={**result.settings, **settings}).save(path.parent)
         with pytest.raises(ValueError, match="has seen isbi2009; expected none of dsb2018, isbi2009"):
             networks_page.write_page(folder, folder / "page.md")
 
