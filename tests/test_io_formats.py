@@ -175,6 +175,43 @@ def test_ome_tiff_positions_and_pyramids(tmp_path: Path) -> None:
     assert name == "" and np.array_equal(image.array, PLANE)
 
 
+def test_every_image_of_an_ome_tiff_has_its_own_pixel_size(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as file:
+        for size in (0.1, 0.5):
+            file.write(PLANE, metadata={"axes": "YX", "PhysicalSizeX": size, "PhysicalSizeY": 2 * size})
+    sizes = [image.voxel_size for _, image in read_frames(tmp_path / "a.ome.tif")]
+    assert sizes == [(0.2, 0.1), (1.0, 0.5)]
+
+
+def test_pixel_sizes_of_an_ome_tiff_that_describes_more_images_than_it_holds(tmp_path: Path) -> None:
+    """The text describes three images: two without data of their own, as some programs leave them behind."""
+    sizes, told = (0.1, 0.1, 0.3), ""
+    for number, size in enumerate(sizes):
+        told += (
+            f'<Image ID="Image:{number}"><Pixels ID="Pixels:{number}" DimensionOrder="XYZCT" Type="uint8" SizeX="50" '
+            f'SizeY="40" SizeZ="1" SizeC="1" SizeT="1" PhysicalSizeX="{size}" PhysicalSizeY="{size}">'
+            + ('<TiffData IFD="0" PlaneCount="1"/>' if number == 2 else "")
+            + "</Pixels></Image>"
+        )
+    text = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">{told}</OME>'
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros((40, 50), np.uint8), description=text, metadata=None)
+    assert read_image(tmp_path / "a.ome.tif").voxel_size == (0.3, 0.3)
+
+
+@pytest.mark.parametrize("unit", ["micrometer", "micron", "um", "µm"])
+def test_units_of_ome_zarr_as_programs_spell_them(unit: str, tmp_path: Path) -> None:
+    write_image(
+        PLANE,
+        zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2),
+        fmt=FormatV04(),
+        axes="yx",
+        scale={"y": 0.5, "x": 0.25},
+        axes_units=dict.fromkeys("yx", unit),
+        scale_factors=(2,),
+    )
+    assert read_image(tmp_path / "a.zarr").voxel_size == (0.5, 0.25)
+
+
 def test_npz_of_one_array_and_of_others(tmp_path: Path) -> None:
     np.savez_compressed(tmp_path / "one.npz", PLANE)
     assert np.array_equal(read_image(tmp_path / "one.npz").array, PLANE)
