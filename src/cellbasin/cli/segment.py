@@ -78,7 +78,8 @@ def segment(
 
     Of a file with several positions or time points, each is segmented: NAME_p2_t05_masks.tif.
 
-    Results that are there already are replaced, images never. One bad image does not stop the others.
+    Results that are there already are replaced; images, and labels made otherwise, never. One bad image does not
+    stop the others.
     """
     from cellbasin.io.outputs import check_outputs
 
@@ -142,14 +143,20 @@ class _Batch:
             make_folder(folder, "choose another with --out")
 
     def _claim(self, image: Path, stem: Path) -> None:
-        """Keep the files of results for an image; raises CommandError where one is an image or another's result."""
-        from cellbasin.io.outputs import OUTPUTS
+        """Keep the files of results for an image; raises CommandError where one is an image, another's result, or
+        somebody's own work.
+        """
+        from cellbasin.io.outputs import OUTPUTS, is_by_hand
 
-        for suffix in (suffix for name in self.what for suffix in OUTPUTS[name].suffixes):
-            path = Path(f"{stem}{suffix}")
+        for name, path in [(what, Path(f"{stem}{end}")) for what in self.what for end in OUTPUTS[what].suffixes]:
             if path.resolve() in self.sources:
                 raise CommandError(
                     f"{path}: found an image where results of {image} would go; choose another folder with --out"
+                )
+            if is_by_hand(name, path):
+                raise CommandError(
+                    f"{path}: found labels that 'cellbasin segment' did not write (drawn by hand?) where those of "
+                    f"{image} would go; choose another folder with --out, or move them"
                 )
             claim(self.makers, path, image)
 
