@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,31 @@ def test_czi_tiles_of_a_mosaic_are_put_together(tmp_path: Path) -> None:
             file.write(whole[:, left : left + 50, None], plane={"C": 0}, location=(left, 0))
     image = read_image(tmp_path / "mosaic.czi")
     assert image.axes == "YX" and np.array_equal(image.array, whole)
+
+
+@pytest.mark.parametrize("packed", ["zstd0:ExplicitLevel=2", "zstd1:ExplicitLevel=2;PreProcess=HiLoByteUnpack"])
+def test_czi_packed_with_zstandard(packed: str, tmp_path: Path) -> None:
+    colours = RNG.integers(0, 255, (40, 50, 3)).astype(np.uint8)
+    for number, array in enumerate((PLANE, colours, PLANE.astype(np.float32))):
+        path = tmp_path / f"{number}.czi"
+        with czi.create_czi(str(path), compression_options=packed) as file:
+            file.write(data=array.reshape(40, 50, -1), plane={"C": 0})
+        assert np.array_equal(read_image(path).array, array[..., ::-1] if array.ndim == 3 else array)
+
+
+def test_czi_pyramids_do_not_cover_the_image(tmp_path: Path) -> None:
+    """Tiles of lower levels lie in the same list where the file has no mosaic."""
+    path = tmp_path / "cells.czi"
+    with czi.create_czi(str(path)) as file:
+        file.write(data=PLANE[..., None], plane={"C": 0})
+        file.write(data=PLANE[:20, :25, None] // 2, plane={"C": 0})
+    content = path.read_bytes()
+    for axis, stored in ((b"X", 25), (b"Y", 20)):  # axis, start, length, coordinate, pixels stored along it
+        whole, halved = (struct.pack("<4siifi", axis, 0, length, 0.0, stored) for length in (stored, 2 * stored))
+        assert whole in content
+        content = content.replace(whole, halved)
+    path.write_bytes(content)
+    assert np.array_equal(read_image(path).array, PLANE)
 
 
 def test_lif_with_several_images(tmp_path: Path) -> None:
