@@ -93,6 +93,12 @@ def test_json_never_replaces_an_image_or_result(run: Run, image: Path, small_mod
     assert image.read_bytes() == before
 
 
+def test_json_goes_into_the_folder_of_the_results(run: Run, image: Path, small_model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "all.json"
+    outcome = run("segment", image, "--out", target.parent, "--json", target, "--model", small_model)
+    assert outcome.code == 0 and json.loads(target.read_text())[0]["status"] == "done"
+
+
 def test_evaluate_never_replaces_annotated_images(run: Run, image: Path, small_model: Path) -> None:
     folder, labels = image.parent, image.with_name("cells_masks.tif")
     tifffile.imwrite(labels, np.eye(96, dtype=np.uint16))

@@ -138,9 +138,9 @@ class _Batch:
         self.sources = {image.resolve() for image in self.images}
         for image in self.images:
             self._claim(image, self.stem(image))
-        check_json(json_file, [*self.sources, *self.makers])
         for folder in sorted({self.stem(image).parent for image in self.images}):
             make_folder(folder, "choose another with --out")
+        check_json(json_file, [*self.sources, *self.makers])  # may go into the folder of --out
 
     def _claim(self, image: Path, stem: Path) -> None:
         """Keep the files of results for an image; raises CommandError where one is an image, another's result, or

@@ -19,7 +19,6 @@ MASK_ENDINGS = ("_masks", "_cp_masks")
 
 OUTPUT_ENDINGS = (
     *MASK_ENDINGS,
-    "_seg",
     "_overlay",
     "_outlines",
     "_flows",
@@ -31,12 +30,11 @@ OUTPUT_ENDINGS = (
     "_cp_outlines",
     "_cp_cellprob",
     "_cp_flows",
-    "_size",
-    "_predicted_diams",
-    "_train_losses",
-    "_test_losses",
 )
 """Stems with these endings are results (ours, or Cellpose's), not images."""
+
+ARRAY_ENDINGS = ("_seg", "_size", "_predicted_diams", "_train_losses", "_test_losses")
+"""The same, of NPY files alone."""
 
 LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy")
 """Endings of label images, in any case, in the order in which they are looked for."""
@@ -229,7 +227,7 @@ def _images_among(paths: Iterable[Path]) -> list[Path]:
         for path in paths
         if path.suffix.lower() in SUFFIXES
         and not path.name.startswith(".")
-        and not path.stem.endswith(OUTPUT_ENDINGS)
+        and not path.stem.endswith(_result_endings(path))
         and (path.is_file() or is_zarr(path))
     ]
     return sorted(kept, key=natural_key)
@@ -238,8 +236,13 @@ def _images_among(paths: Iterable[Path]) -> list[Path]:
 def _is_result_of(path: Path, stems: set[tuple[Path, str]]) -> bool:
     parent = path.resolve().parent
     return any(
-        path.stem.endswith(ending) and (parent, path.stem.removesuffix(ending)) in stems for ending in OUTPUT_ENDINGS
+        path.stem.endswith(ending) and (parent, path.stem.removesuffix(ending)) in stems
+        for ending in _result_endings(path)
     )
+
+
+def _result_endings(path: Path) -> tuple[str, ...]:
+    return OUTPUT_ENDINGS + ARRAY_ENDINGS if path.suffix.lower() == ".npy" else OUTPUT_ENDINGS
 
 
 def _labels_of(image: Path) -> Path | None:
