@@ -19,7 +19,6 @@ import numpy as np
 from .errors import ReadError
 from .raw import Raw, check_decoded_size
 
-
 _ZSTD, _ZSTD_WITH_HEADER = 5, 6  # how tiles of CZI are packed
 
 
