@@ -18,7 +18,7 @@ import tifffile
 from cli_helpers import Run, assert_one_line, image, leftovers, run, save_image, small_model
 from PIL import Image as Pillow
 
-from cellbasin.io import read_labels
+from cellbasin.io import read_labels, write_labels
 
 __all__ = ["image", "run", "small_model"]  # fixtures
 
@@ -83,6 +83,8 @@ def test_labels_made_by_hand_are_never_replaced(run: Run, image: Path, small_mod
     labels.write_bytes(corrected)
     assert_one_line(run("segment", image, "--model", small_model), "cells_masks.tif", "--out")
     assert labels.read_bytes() == corrected
+    write_labels(labels, np.eye(96, dtype=np.int32), provenance={"saved_by": "napari"})
+    assert_one_line(run("segment", image, "--model", small_model), "cells_masks.tif", "--out")
 
 
 @pytest.mark.parametrize("name", ["cells.npy", "cells_masks.tif"])

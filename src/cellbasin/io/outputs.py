@@ -18,7 +18,7 @@ from .errors import ReadError
 from .montage import write_volume_overlay
 from .seg import read_seg, write_seg
 from .vector_write import write_geojson, write_outlines_text, write_rois
-from .write import has_provenance, write_flows, write_labels, write_overlay, write_parquet, write_table
+from .write import is_as_segmented, write_flows, write_labels, write_overlay, write_parquet, write_table
 
 if TYPE_CHECKING:
     from cellbasin.results import Segmentation  # for annotations alone: it loads numba
@@ -162,7 +162,7 @@ def is_by_hand(name: str, path: Path) -> bool:
         except ReadError:
             return False
         return manual is not None and bool(manual.any())
-    return name == "labels" and not has_provenance(path)
+    return name == "labels" and not is_as_segmented(path)
 
 
 def check_dimensions(what: Iterable[str], image: Image) -> None:

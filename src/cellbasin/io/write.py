@@ -155,16 +155,15 @@ def _write_tiff(
     tifffile.imwrite(path, array, metadata=metadata, **options)
 
 
-def has_provenance(path: Path) -> bool:
-    """Whether a TIFF file is as `write_labels` wrote it, with a note of its making; ImageJ saves the note too, but not
-    tifffile's version.
+def is_as_segmented(path: Path) -> bool:
+    """Whether a TIFF file is as `save` wrote it: with a note of its making, and not saved again, by napari's plugin,
+    which says so in the note, or by ImageJ, which keeps the note, but gives another version of itself than tifffile.
     """
     try:
         with tifffile.TiffFile(path) as tif:
-            told = tif.imagej_metadata
-            if told is None:
-                return "cellbasin" in str(tif.shaped_metadata)
-            return "cellbasin" in str(told.get("Info")) and str(told.get("ImageJ")) == "1.11a"
+            told = tif.imagej_metadata or {"ImageJ": "1.11a", "Info": tif.shaped_metadata}
+            note = str(told.get("Info"))
+            return "cellbasin" in note and "saved_by" not in note and str(told.get("ImageJ")) == "1.11a"
     except Exception:  # noqa: BLE001  damaged files fail in any way, and none is as we wrote it
         return False
 
