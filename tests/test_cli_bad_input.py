@@ -90,6 +90,15 @@ def test_bad_image(run: Run, small_model: Path, tmp_path: Path, case: str) -> No
     assert not list(tmp_path.rglob("*_masks*")) and not leftovers(tmp_path)
 
 
+def test_warnings_of_libraries_are_not_for_users(
+    run: Run, small_model: Path, tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    pytest.importorskip("czifile")
+    (tmp_path / "a.czi").write_bytes(b"ZISRAWFILE" + bytes(600))
+    assert_one_line(run("segment", tmp_path / "a.czi", "--model", small_model), "a.czi")
+    assert not recwarn.list
+
+
 def test_folder_without_images(run: Run, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("nothing here")
     assert_one_line(run("segment", tmp_path), "found no image", str(tmp_path))

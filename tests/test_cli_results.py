@@ -18,7 +18,7 @@ import tifffile
 from cli_helpers import Run, assert_one_line, image, leftovers, run, save_image, small_model
 from PIL import Image as Pillow
 
-from cellbasin.io import read_labels
+from cellbasin.io import read_labels, write_labels
 
 __all__ = ["image", "run", "small_model"]  # fixtures
 
@@ -66,12 +66,39 @@ def test_an_image_is_never_replaced(run: Run, small_model: Path, tmp_path: Path)
     assert other.read_bytes() == before
 
 
+def test_labels_made_by_hand_are_never_replaced(run: Run, image: Path, small_model: Path) -> None:
+    """A folder to train with is a folder of images, whose labels have the names of results."""
+    labels = image.with_name("cells_masks.tif")
+    tifffile.imwrite(labels, np.eye(96, dtype=np.uint16))
+    drawn = {"masks": np.eye(96, dtype=np.uint16), "ismanual": np.ones(1, bool)}
+    np.save(image.with_name("cells_seg.npy"), np.array(drawn, object), allow_pickle=True)
+    for what, name in (("labels", "cells_masks.tif"), ("seg", "cells_seg.npy")):
+        before = image.with_name(name).read_bytes()
+        assert_one_line(run("segment", image, "--save", what, "--model", small_model), name, "--out")
+        assert image.with_name(name).read_bytes() == before
+        image.with_name(name).unlink()
+    for _ in range(2):  # our own are replaced
+        assert run("segment", image, "--save", "labels,seg", "--model", small_model).code == 0
+    corrected = labels.read_bytes().replace(b"ImageJ=1.11a", b"ImageJ=1.54f")  # Fiji keeps our note where it saves
+    labels.write_bytes(corrected)
+    assert_one_line(run("segment", image, "--model", small_model), "cells_masks.tif", "--out")
+    assert labels.read_bytes() == corrected
+    write_labels(labels, np.eye(96, dtype=np.int32), provenance={"saved_by": "napari"})
+    assert_one_line(run("segment", image, "--model", small_model), "cells_masks.tif", "--out")
+
+
 @pytest.mark.parametrize("name", ["cells.npy", "cells_masks.tif"])
 def test_json_never_replaces_an_image_or_result(run: Run, image: Path, small_model: Path, name: str) -> None:
     before = image.read_bytes()
     outcome = run("segment", image, "--json", image.with_name(name), "--model", small_model)
     assert_one_line(outcome, name)
     assert image.read_bytes() == before
+
+
+def test_json_goes_into_the_folder_of_the_results(run: Run, image: Path, small_model: Path, tmp_path: Path) -> None:
+    target = tmp_path / "new" / "all.json"
+    outcome = run("segment", image, "--out", target.parent, "--json", target, "--model", small_model)
+    assert outcome.code == 0 and json.loads(target.read_text())[0]["status"] == "done"
 
 
 def test_evaluate_never_replaces_annotated_images(run: Run, image: Path, small_model: Path) -> None:
@@ -210,6 +237,10 @@ def test_evaluate_finds_out_at_once_what_cannot_be_written(run: Run, image: Path
     command = ["evaluate", folder, "--model", small_model]
     assert_one_line(run(*command, "--save", taken), str(taken), "--save")
     assert_one_line(run(*command, "--log", folder), str(folder))
+    shutil.copyfile(image, image.with_name("cells.NPY"))
+    twice = run(*command, "--save", folder.parent / "found")
+    assert_one_line(twice, "cells.npy", "cells.NPY", "cells_masks.tif")
+    image.with_name("cells.NPY").unlink()
     both = folder.parent / "both.json"
     assert_one_line(run(*command, "--log", both, "--json", both), str(both), "--log")
     assert not both.exists()

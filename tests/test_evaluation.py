@@ -19,11 +19,13 @@ from cellbasin.evaluation import (
     evaluate,
     limit_per_source,
     pair_label_files,
+    read_numbered,
     score_labels,
     validator,
 )
 from cellbasin.image import Image
 from cellbasin.io import ReadError, Record, read_index
+from cellbasin.io.ome_zarr import write_zarr_labels
 from cellbasin.labels import median_diameter
 from cellbasin.options import Options
 from cellbasin.training.folder import read_annotated, read_folder, select_records
@@ -166,9 +168,22 @@ def test_label_files_are_paired_by_name(tmp_path: Path) -> None:
         (name, true.name, found.name) for name, true, found in pair_label_files(tmp_path / "truth", tmp_path / "found")
     ]
     assert names == [("2", "2_masks.tif", "2_masks.npy"), ("x/1", "1_masks.png", "1_cp_masks.tif")]
+    for name in ("2.tif", "2_seg.npy", "x/1.tif", "x/1_seg.npy"):  # as Cellpose leaves them beside images
+        path = tmp_path / "cellpose" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    pairs = pair_label_files(tmp_path / "truth", tmp_path / "cellpose")
+    assert [(name, found.name) for name, _, found in pairs] == [("2", "2_seg.npy"), ("x/1", "1_seg.npy")]
     (tmp_path / "truth" / "2_masks.png").touch()
     with pytest.raises(ValueError, match="two label images"):
         pair_label_files(tmp_path / "truth", tmp_path / "found")
+
+
+def test_label_images_as_ome_zarr_are_scored(tmp_path: Path) -> None:
+    for name in ("a.zarr", "b.zarr"):
+        write_zarr_labels(tmp_path / name, squares(5, 9))
+    ((_, *files),) = pair_label_files(tmp_path / "a.zarr", tmp_path / "b.zarr")
+    assert score_labels(*map(read_numbered, files)).tp[0] == 2
 
 
 def test_labels_of_another_size_are_refused(records: list[Record]) -> None:

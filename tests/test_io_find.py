@@ -31,12 +31,14 @@ def test_folder_in_natural_order_without_results_and_other_files(tmp_path: Path)
         "a2b10.bmp",
         "a2b9.bmp",
         "x.npy",
+        "y_size.tif",
         "inner/deep.tif",
     )
+    touch(tmp_path, "y_size.npy", "y_train_losses.npy")
     touch(tmp_path, "._img9.tif", "notes.txt", "Thumbs.db", "img9_objects.csv", "index.csv")
     touch(tmp_path, "img9_masks.tif", "img9_cp_masks.png", "img9_overlay.png", "img9_flows.tif", "img9_seg.npy")
     touch(tmp_path, "img9_outlines.png", "img9_outlines_cp_masks.png", "img9_cellprob.tif", "img9_cp_output.png")
-    expected = ["a2b9.bmp", "a2b10.bmp", "b.jpeg", "IMG1.png", "img9.TIF", "img10.tif", "x.npy"]
+    expected = ["a2b9.bmp", "a2b10.bmp", "b.jpeg", "IMG1.png", "img9.TIF", "img10.tif", "x.npy", "y_size.tif"]
     assert names(find_images([tmp_path])) == expected
     assert names(find_images([str(tmp_path)])) == expected
 
@@ -101,6 +103,15 @@ def test_pairs(tmp_path: Path) -> None:
         find_pairs(tmp_path)
 
 
+def test_endings_of_labels_are_taken_in_any_case(tmp_path: Path) -> None:
+    touch(tmp_path, "a.TIF", "a_masks.TIF", "b.png", "b_masks.Png", "c.tif", "c_masks.npy")
+    assert names([masks for _, masks in find_pairs(tmp_path)]) == ["a_masks.TIF", "b_masks.Png", "c_masks.npy"]
+    (tmp_path / "set").mkdir()
+    touch(tmp_path / "set", "s/train/a.TIF", "s/train/a_masks.TIF")
+    (tmp_path / "set" / "index.csv").write_text("source,split,name\ns,train,a\n")
+    assert read_index(tmp_path / "set")[0].masks.name == "a_masks.TIF"
+
+
 def test_plain_folders_are_data_sets_too(tmp_path: Path) -> None:
     touch(tmp_path / "set", "a.tif", "a_masks.tif", "b.tif", "b_masks.tif")
     records = read_index(tmp_path / "set", "test")
@@ -136,6 +147,9 @@ def test_index(tmp_path: Path) -> None:
         ("source,split,name,objects\ns,train,a,many\n", "'many' for objects"),
         ("source,split,name\ns,train\n", "line 2 is cut short"),
         ("source,split,name\ns\n", "line 2 is cut short"),
+        ("source,split,name\ns,train,\n", "inside the data set"),
+        ("source,split,name\ns/../s,train,a\n", "inside the data set"),
+        ("source,split,name\n/s,train,a\n", "inside the data set"),
     ],
 )
 def test_broken_index_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import builtins
 import json
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,31 @@ def test_czi_tiles_of_a_mosaic_are_put_together(tmp_path: Path) -> None:
     assert image.axes == "YX" and np.array_equal(image.array, whole)
 
 
+@pytest.mark.parametrize("packed", ["zstd0:ExplicitLevel=2", "zstd1:ExplicitLevel=2;PreProcess=HiLoByteUnpack"])
+def test_czi_packed_with_zstandard(packed: str, tmp_path: Path) -> None:
+    colours = RNG.integers(0, 255, (40, 50, 3)).astype(np.uint8)
+    for number, array in enumerate((PLANE, colours, PLANE.astype(np.float32))):
+        path = tmp_path / f"{number}.czi"
+        with czi.create_czi(str(path), compression_options=packed) as file:
+            file.write(data=array.reshape(40, 50, -1), plane={"C": 0})
+        assert np.array_equal(read_image(path).array, array[..., ::-1] if array.ndim == 3 else array)
+
+
+def test_czi_pyramids_do_not_cover_the_image(tmp_path: Path) -> None:
+    """Tiles of lower levels lie in the same list where the file has no mosaic."""
+    path = tmp_path / "cells.czi"
+    with czi.create_czi(str(path)) as file:
+        file.write(data=PLANE[..., None], plane={"C": 0})
+        file.write(data=PLANE[:20, :25, None] // 2, plane={"C": 0})
+    content = path.read_bytes()
+    for axis, stored in ((b"X", 25), (b"Y", 20)):  # axis, start, length, coordinate, pixels stored along it
+        whole, halved = (struct.pack("<4siifi", axis, 0, length, 0.0, stored) for length in (stored, 2 * stored))
+        assert whole in content
+        content = content.replace(whole, halved)
+    path.write_bytes(content)
+    assert np.array_equal(read_image(path).array, PLANE)
+
+
 def test_lif_with_several_images(tmp_path: Path) -> None:
     path = tmp_path / "day.lif"
     film = RNG.integers(0, 255, (3, 20, 30)).astype(np.uint8)
@@ -173,6 +199,43 @@ def test_ome_tiff_positions_and_pyramids(tmp_path: Path) -> None:
         file.write(PLANE[::2, ::2], subfiletype=1)
     ((name, image),) = read_frames(tmp_path / "pyramid.ome.tif")
     assert name == "" and np.array_equal(image.array, PLANE)
+
+
+def test_every_image_of_an_ome_tiff_has_its_own_pixel_size(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.ome.tif", ome=True) as file:
+        for size in (0.1, 0.5):
+            file.write(PLANE, metadata={"axes": "YX", "PhysicalSizeX": size, "PhysicalSizeY": 2 * size})
+    sizes = [image.voxel_size for _, image in read_frames(tmp_path / "a.ome.tif")]
+    assert sizes == [(0.2, 0.1), (1.0, 0.5)]
+
+
+def test_pixel_sizes_of_an_ome_tiff_that_describes_more_images_than_it_holds(tmp_path: Path) -> None:
+    """The text describes three images: two without data of their own, as some programs leave them behind."""
+    sizes, told = (0.1, 0.1, 0.3), ""
+    for number, size in enumerate(sizes):
+        told += (
+            f'<Image ID="Image:{number}"><Pixels ID="Pixels:{number}" DimensionOrder="XYZCT" Type="uint8" SizeX="50" '
+            f'SizeY="40" SizeZ="1" SizeC="1" SizeT="1" PhysicalSizeX="{size}" PhysicalSizeY="{size}">'
+            + ('<TiffData IFD="0" PlaneCount="1"/>' if number == 2 else "")
+            + "</Pixels></Image>"
+        )
+    text = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06">{told}</OME>'
+    tifffile.imwrite(tmp_path / "a.ome.tif", np.zeros((40, 50), np.uint8), description=text, metadata=None)
+    assert read_image(tmp_path / "a.ome.tif").voxel_size == (0.3, 0.3)
+
+
+@pytest.mark.parametrize("unit", ["micrometer", "micron", "um", "µm"])
+def test_units_of_ome_zarr_as_programs_spell_them(unit: str, tmp_path: Path) -> None:
+    write_image(
+        PLANE,
+        zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2),
+        fmt=FormatV04(),
+        axes="yx",
+        scale={"y": 0.5, "x": 0.25},
+        axes_units=dict.fromkeys("yx", unit),
+        scale_factors=(2,),
+    )
+    assert read_image(tmp_path / "a.zarr").voxel_size == (0.5, 0.25)
 
 
 def test_npz_of_one_array_and_of_others(tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ IMAGE = np.random.default_rng(0).integers(0, 60000, SHAPE).astype(np.uint16)
 Damage = Callable[[bytearray, np.random.Generator], None]
 
 
-def _czi(path: Path) -> None:
-    with czi.create_czi(str(path)) as file:
+def _czi(path: Path, packed: str = "uncompressed:") -> None:
+    with czi.create_czi(str(path), compression_options=packed) as file:
         file.write(IMAGE[..., None], plane={"C": 0})
 
 
@@ -57,6 +57,7 @@ WRITERS: dict[str, Callable[[Path], object]] = {
     "a.npz": lambda path: np.savez_compressed(path, IMAGE),
     "a.nd2": lambda path: write_nd2(path, IMAGE, 0.5),
     "a.czi": _czi,
+    "packed.czi": lambda path: _czi(path, "zstd1:ExplicitLevel=2;PreProcess=HiLoByteUnpack"),
     "a.lif": lambda path: write_lif(path, {"one": (IMAGE, "YX", {"Y": 0.5, "X": 0.5})}),
     "v2.zarr": lambda path: _zarr(path, FormatV04),
     "v3.zarr": lambda path: _zarr(path, FormatV05),

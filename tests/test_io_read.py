@@ -86,6 +86,12 @@ def test_labels_of_palette_and_bilevel_pictures_are_their_indices(tmp_path: Path
     np.testing.assert_array_equal(read_labels(tmp_path / "b.png"), small > 3)
 
 
+@pytest.mark.filterwarnings("error")
+def test_labels_of_half_precision(tmp_path: Path) -> None:
+    (tmp_path / "a.npy").write_bytes(npy(np.full((9, 9), 7, np.float16)))
+    assert (read_labels(tmp_path / "a.npy") == 7).all()
+
+
 def test_volume_labels(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", STACK, imagej=True, metadata={"axes": "ZYX"})
     np.testing.assert_array_equal(read_labels(tmp_path / "a.tif"), STACK)
@@ -108,9 +114,20 @@ def test_what_are_no_labels_is_refused(tmp_path: Path, content: bytes, message: 
 
 
 def test_colour_pictures_are_no_labels(tmp_path: Path) -> None:
+    planes = np.moveaxis(RGB, -1, 0).copy()
     (tmp_path / "a.png").write_bytes(png(RGB))
-    with pytest.raises(ReadError, match="not colours"):
-        read_labels(tmp_path / "a.png")
+    (tmp_path / "planes.tif").write_bytes(tiff(planes, photometric="rgb", planarconfig="separate"))
+    for name in ("a.png", "planes.tif"):
+        with pytest.raises(ReadError, match="not colours"):
+            read_labels(tmp_path / name)
+
+
+def test_labels_are_never_the_first_of_several_images(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        file.write(GRAY8, metadata=None)
+        file.write(GRAY8[:20], metadata=None)
+    with pytest.raises(ReadError, match="found 2 label images in one file"):
+        read_labels(tmp_path / "a.tif")
 
 
 def test_samples_of_a_pixel_are_colours_only_where_the_file_says_so(tmp_path: Path) -> None:

@@ -279,6 +279,8 @@ def test_archives_that_are_none(tmp_path: Path) -> None:
         archive.writestr("bomb.roi", bytes(80 * 1024**2))
     with pytest.raises(ReadError, match="unpack"):
         read_rois(path, (9, 9))
+    write_rois(path, np.zeros((9, 9), int))
+    assert not read_rois(path, (9, 9)).any()  # of an image without objects, which is no damage
     write_rois(path, MASKS)
     whole, rng = path.read_bytes(), np.random.default_rng(0)
     for _ in range(60):

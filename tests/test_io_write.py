@@ -104,6 +104,18 @@ def test_labels_that_no_file_can_hold_are_refused(tmp_path: Path, name: str, lab
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (5, 1), (1, 5), (3, 5, 1), (3, 1, 5), (3, 5, 3), (3, 5, 4)])
+def test_images_of_a_single_row_or_column(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    labels = np.arange(np.prod(shape)).reshape(shape)
+    size = (0.5, 0.25, 0.2)[-len(shape) :]
+    write_labels(tmp_path / "a_masks.tif", labels, size)
+    np.testing.assert_array_equal(read_labels(tmp_path / "a_masks.tif"), labels)
+    assert read_image(tmp_path / "a_masks.tif").voxel_size == pytest.approx(size)
+    flow = np.stack([labels + k / 10 for k in range(len(shape))]).astype(np.float32)
+    write_flows(tmp_path / "a_flows.tif", flow, flow[0], size)
+    np.testing.assert_array_equal(read_image(tmp_path / "a_flows.tif").channels_first[:-1], flow)
+
+
 @pytest.mark.parametrize("shape", [(20, 30), (4, 20, 30)])
 def test_flows_round_trip(tmp_path: Path, shape: tuple[int, ...]) -> None:
     rng = np.random.default_rng(0)
@@ -128,6 +140,8 @@ def test_table_is_read_by_the_standard_library(tmp_path: Path, result: Segmentat
     assert [int(row["area"]) for row in rows] == result.objects["area"].tolist()
     assert {row["touches_border"] for row in rows} == {"0", "1"}
     np.testing.assert_allclose([float(row["centre_y"]) for row in rows], result.objects["centre_y"], rtol=1e-6)
+    write_table(tmp_path / "b.csv", {"max_0": np.array([4294967295.0, 16777217, -3, 1 / 3, 1e300])})
+    assert (tmp_path / "b.csv").read_text().split() == "max_0 4294967295 16777217 -3 0.3333333 1e+300".split()
     with pytest.raises(ValueError, match="length"):
         write_table(tmp_path / "b.csv", {"a": np.zeros(3), "b": np.zeros(4)})
 

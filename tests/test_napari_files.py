@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 
 pytest.importorskip("napari", reason="needs the extra napari")
 
@@ -18,6 +19,7 @@ from npe2 import PluginManager
 
 from cellbasin.io import read_image, read_labels, read_outlines_text, read_rois, read_seg
 from cellbasin.io.ome_zarr import write_zarr_labels
+from cellbasin.io.outputs import is_by_hand
 from cellbasin.napari import readers, writers
 from cellbasin.napari.source import layer_readings, voxel_size_of
 
@@ -32,6 +34,16 @@ def test_labels_are_written_and_read_back(name: str, plugins: PluginManager, cel
     np.testing.assert_array_equal(layer.data, cells.data)
     if name.endswith((".tif", ".zarr")):
         assert voxel_size_of(layer.scale, layer.units) == pytest.approx((0.5, 0.25))
+
+
+def test_labels_saved_in_napari_are_not_taken_for_those_of_segment(cells: Labels, tmp_path: Path) -> None:
+    """Which replaces its own, but nothing that somebody may have corrected."""
+    data, told, _ = cells.as_layer_data_tuple()
+    told["metadata"] = {"cellbasin": {"provenance": {"program": "cellbasin"}}}
+    writers.write(str(tmp_path / "a_masks.tif"), data, told)
+    with tifffile.TiffFile(tmp_path / "a_masks.tif") as tif:
+        assert tif.imagej_metadata is not None and "program" in tif.imagej_metadata["Info"]
+    assert is_by_hand("labels", tmp_path / "a_masks.tif")
 
 
 def test_other_files_hold_the_same_objects(plugins: PluginManager, cells: Labels, tmp_path: Path) -> None:

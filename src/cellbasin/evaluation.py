@@ -15,7 +15,7 @@ import numpy as np
 
 from cellbasin import metrics
 from cellbasin.image import Image
-from cellbasin.io import LABEL_SUFFIXES, ReadError, Record, image_stem, read_image, read_labels
+from cellbasin.io import LABEL_SUFFIXES, ReadError, Record, image_stem, is_zarr, read_image, read_labels
 from cellbasin.labels import check_numbered, median_diameter
 from cellbasin.metrics import Interval, Scores, match, overlap, summarise
 from cellbasin.model import Model, Progress
@@ -257,10 +257,11 @@ def validator(
 def pair_label_files(truth: Path, predicted: Path) -> list[tuple[str, Path, Path]]:
     """Pair label images of two folders (also in subfolders) by name, (name, truth, predicted).
 
-    Endings and a final _masks or _cp_masks in names do not matter; where a folder has files with that, only
-    these count. Two files are a pair whatever their names. Raises ValueError when labels lack a partner.
+    Endings and a final _masks, _cp_masks or _seg in names do not matter; where a folder has files with the first two,
+    only these count, else those of Cellpose (_seg.npy), else all. Two files, or label images as OME-Zarr, are a pair
+    whatever their names. Raises ValueError when labels lack a partner.
     """
-    if truth.is_file() and predicted.is_file():
+    if all(path.is_file() or is_zarr(path) for path in (truth, predicted)):
         return [(truth.name, truth, predicted)]
     if not truth.is_dir() or not predicted.is_dir():
         missing = truth if not truth.exists() else predicted if not predicted.exists() else None
@@ -284,9 +285,10 @@ def _label_files(folder: Path) -> dict[str, Path]:
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in LABEL_SUFFIXES and not path.name.startswith(".")
     ]
-    masks = [path for path in files if image_stem(path) != path.stem]
+    named = [path for path in files if image_stem(path) != path.stem]
+    masks = [path for path in named if not path.name.endswith("_seg.npy")]
     found: dict[str, Path] = {}
-    for path in masks or files:
+    for path in masks or named or files:
         name = (path.relative_to(folder).parent / image_stem(path)).as_posix()
         if name in found:
             raise ValueError(f"found two label images for {name}: {found[name]} and {path}; expected one")

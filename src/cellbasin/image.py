@@ -9,13 +9,15 @@ import numpy as np
 
 AXES = {"T": "time", "C": "channel", "S": "RGB(A) sample", "Z": "plane", "Y": "row", "X": "column"}
 MICROMETRES = {
-    "micrometer": 1.0,
-    "nanometer": 1e-3,
-    "millimeter": 1e3,
-    "centimeter": 1e4,
-    "meter": 1e6,
-    "angstrom": 1e-4,
+    **dict.fromkeys(("µm", "μm", "\\u00B5m", "um", "micron", "microns", "micrometer", "micrometre"), 1.0),
+    **dict.fromkeys(("nm", "nanometer"), 1e-3),
+    **dict.fromkeys(("mm", "millimeter"), 1e3),
+    **dict.fromkeys(("cm", "centimeter"), 1e4),
+    **dict.fromkeys(("m", "meter"), 1e6),
+    **dict.fromkeys(("Å", "angstrom"), 1e-4),
+    "pm": 1e-6,
 }
+"""Units of length as files and programs spell them, in µm; "\\u00B5m" is ImageJ's."""
 
 
 @dataclass(frozen=True, eq=False)

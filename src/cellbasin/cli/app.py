@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from collections.abc import Sequence
 
 from cyclopts import App, CycloptsError, Parameter
@@ -63,7 +64,9 @@ def run(arguments: Sequence[str] | None = None) -> int:
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files are bytes, not always text
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with terminable():
+    with terminable(), warnings.catch_warnings():
+        if not (sys.warnoptions or debugging()):
+            warnings.simplefilter("ignore")  # those of libraries are for programmers: users get one line
         try:
             result = _call(words)
             print(end="", flush=True)  # what waits to be printed

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cellbasin.cli.console import DONE, Bar, CommandError, check_json, make_folder, say, table, write_json
+from cellbasin.cli.console import DONE, Bar, CommandError, check_json, claim, make_folder, say, table, write_json
 from cellbasin.cli.flags import EvaluateFlags, JsonOption, ModelFlags, ModelOption, one_word, options_from, words
 from cellbasin.options import NOT_ANNOTATED
 
@@ -108,6 +108,9 @@ def _check_files(records: Sequence[Record], json_file: str | None, save: Path | 
     if save is not None:
         if any(_saved(save, record).parent.resolve() in homes for record in records):
             raise CommandError(f"{save}: found the annotated images where results would go; choose another with --save")
+        makers: dict[Path, Path] = {}
+        for record in records:
+            claim(makers, _saved(save, record), record.image)
         make_folder(save, "choose another with --save")
 
 

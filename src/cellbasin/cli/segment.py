@@ -78,7 +78,8 @@ def segment(
 
     Of a file with several positions or time points, each is segmented: NAME_p2_t05_masks.tif.
 
-    Results that are there already are replaced, images never. One bad image does not stop the others.
+    Results that are there already are replaced; images, and labels made otherwise, never. One bad image does not
+    stop the others.
     """
     from cellbasin.io.outputs import check_outputs
 
@@ -137,19 +138,25 @@ class _Batch:
         self.sources = {image.resolve() for image in self.images}
         for image in self.images:
             self._claim(image, self.stem(image))
-        check_json(json_file, [*self.sources, *self.makers])
         for folder in sorted({self.stem(image).parent for image in self.images}):
             make_folder(folder, "choose another with --out")
+        check_json(json_file, [*self.sources, *self.makers])  # may go into the folder of --out
 
     def _claim(self, image: Path, stem: Path) -> None:
-        """Keep the files of results for an image; raises CommandError where one is an image or another's result."""
-        from cellbasin.io.outputs import OUTPUTS
+        """Keep the files of results for an image; raises CommandError where one is an image, another's result, or
+        somebody's own work.
+        """
+        from cellbasin.io.outputs import OUTPUTS, is_by_hand
 
-        for suffix in (suffix for name in self.what for suffix in OUTPUTS[name].suffixes):
-            path = Path(f"{stem}{suffix}")
+        for name, path in [(what, Path(f"{stem}{end}")) for what in self.what for end in OUTPUTS[what].suffixes]:
             if path.resolve() in self.sources:
                 raise CommandError(
                     f"{path}: found an image where results of {image} would go; choose another folder with --out"
+                )
+            if is_by_hand(name, path):
+                raise CommandError(
+                    f"{path}: found labels that 'cellbasin segment' did not write (drawn by hand?) where those of "
+                    f"{image} would go; choose another folder with --out, or move them"
                 )
             claim(self.makers, path, image)
 

@@ -19,7 +19,6 @@ MASK_ENDINGS = ("_masks", "_cp_masks")
 
 OUTPUT_ENDINGS = (
     *MASK_ENDINGS,
-    "_seg",
     "_overlay",
     "_outlines",
     "_flows",
@@ -31,15 +30,14 @@ OUTPUT_ENDINGS = (
     "_cp_outlines",
     "_cp_cellprob",
     "_cp_flows",
-    "_size",
-    "_predicted_diams",
-    "_train_losses",
-    "_test_losses",
 )
 """Stems with these endings are results (ours, or Cellpose's), not images."""
 
+ARRAY_ENDINGS = ("_seg", "_size", "_predicted_diams", "_train_losses", "_test_losses")
+"""The same, of NPY files alone."""
+
 LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy")
-"""Endings of label images, in the order in which they are looked for."""
+"""Endings of label images, in any case, in the order in which they are looked for."""
 
 _INDEX = "index.csv"
 
@@ -187,9 +185,11 @@ def read_index(folder: str | os.PathLike[str], split: str | None = None) -> list
 def image_stem(labels: Path) -> str:
     """The stem of the image that a label file belongs to.
 
-    >>> image_stem(Path("a_cp_masks.png")), image_stem(Path("a.png"))
-    ('a', 'a')
+    >>> image_stem(Path("a_cp_masks.png")), image_stem(Path("a_seg.npy")), image_stem(Path("a.png"))
+    ('a', 'a', 'a')
     """
+    if labels.name.endswith("_seg.npy"):
+        return labels.stem.removesuffix("_seg")
     ending = max((one for one in MASK_ENDINGS if labels.stem.endswith(one)), key=len, default="")
     return labels.stem.removesuffix(ending)
 
@@ -210,14 +210,14 @@ def _expand(path: Path) -> list[Path]:
         return [path]
     if path.is_dir():
         images = _images_among(path.iterdir())
-        where = "folder"
+        where = "in this folder"
     elif glob.has_magic(str(path)):
         images = _images_among(Path(match) for match in glob.glob(os.path.expanduser(path), recursive=True))
-        where = "pattern"
+        where = "that fits this pattern"
     else:
         raise ReadError(f"{path}: no such file or folder; expected images: check the name")
     if not images:
-        raise ReadError(f"{path}: found no image with this {where}; expected files ending in {' '.join(SUFFIXES)}")
+        raise ReadError(f"{path}: found no image {where}; expected files ending in {' '.join(SUFFIXES)}")
     return images
 
 
@@ -227,7 +227,7 @@ def _images_among(paths: Iterable[Path]) -> list[Path]:
         for path in paths
         if path.suffix.lower() in SUFFIXES
         and not path.name.startswith(".")
-        and not path.stem.endswith(OUTPUT_ENDINGS)
+        and not path.stem.endswith(_result_endings(path))
         and (path.is_file() or is_zarr(path))
     ]
     return sorted(kept, key=natural_key)
@@ -236,21 +236,33 @@ def _images_among(paths: Iterable[Path]) -> list[Path]:
 def _is_result_of(path: Path, stems: set[tuple[Path, str]]) -> bool:
     parent = path.resolve().parent
     return any(
-        path.stem.endswith(ending) and (parent, path.stem.removesuffix(ending)) in stems for ending in OUTPUT_ENDINGS
+        path.stem.endswith(ending) and (parent, path.stem.removesuffix(ending)) in stems
+        for ending in _result_endings(path)
     )
+
+
+def _result_endings(path: Path) -> tuple[str, ...]:
+    return OUTPUT_ENDINGS + ARRAY_ENDINGS if path.suffix.lower() == ".npy" else OUTPUT_ENDINGS
 
 
 def _labels_of(image: Path) -> Path | None:
     for stem in (image.stem, image.stem.removesuffix("_img")):
         for ending in MASK_ENDINGS:
-            for suffix in LABEL_SUFFIXES:
-                path = image.with_name(f"{stem}{ending}{suffix}")
-                if path.is_file():
-                    return path
+            path = _file_of(image.with_name(f"{stem}{ending}"), LABEL_SUFFIXES)
+            if path is not None:
+                return path
         seg = image.with_name(f"{stem}_seg.npy")
         if seg.is_file():
             return seg
     return None
+
+
+def _file_of(stem: Path, suffixes: Iterable[str]) -> Path | None:
+    """The first file that there is of a path without its ending, which may be written .tif, .TIF or .Tif."""
+    paths = (
+        stem.with_name(stem.name + spelt) for suffix in suffixes for spelt in (suffix, suffix.upper(), suffix.title())
+    )
+    return next((path for path in paths if path.is_file()), None)
 
 
 def _indexed(index: Path) -> list[Record]:
@@ -268,17 +280,18 @@ def _indexed(index: Path) -> list[Record]:
 
 
 def _record(index: Path, number: int, row: dict[str, str]) -> Record:
-    if None in (row["source"], row["split"], row["name"]):
-        raise ReadError(f"{index}: line {number} is cut short; expected at least source, split and name")
-    base = index.parent / row["source"] / row["split"]
     name = row["name"]
-    images = [path for suffix in (".png", ".jpg", *SUFFIXES) if (path := base / f"{name}{suffix}").is_file()]
-    masks = [path for suffix in LABEL_SUFFIXES if (path := base / f"{name}{MASK_ENDINGS[0]}{suffix}").is_file()]
-    if not images or not masks:
-        wanted = f"{name}.png" if not images else f"{name}{MASK_ENDINGS[0]}.png"
-        raise ReadError(
-            f"{index}: line {number} names {base / wanted}, which does not exist; expected a file for every line"
-        )
+    if None in (row["source"], row["split"], name):
+        raise ReadError(f"{index}: line {number} is cut short; expected at least source, split and name")
+    inside = Path(row["source"], row["split"], name)
+    if inside.is_absolute() or ".." in inside.parts or not name:  # results are written to folders of these names
+        raise ReadError(f"{index}: line {number} names {str(inside)!r}; expected a name inside the data set")
+    stem = index.parent / inside
+    image = _file_of(stem, (".png", ".jpg", *SUFFIXES))
+    masks = _file_of(stem.with_name(f"{stem.name}{MASK_ENDINGS[0]}"), LABEL_SUFFIXES)
+    if image is None or masks is None:
+        wanted = f"{stem}.png" if image is None else f"{stem}{MASK_ENDINGS[0]}.png"
+        raise ReadError(f"{index}: line {number} names {wanted}, which does not exist; expected a file for every line")
     diameter, objects = (
         _number(index, number, row, "median_diameter_px"),
         _number(index, number, row, "objects"),
@@ -288,8 +301,8 @@ def _record(index: Path, number: int, row: dict[str, str]) -> Record:
         row["source"],
         row["split"],
         name,
-        images[0],
-        masks[0],
+        image,
+        masks,
         layout=row.get("layout") or "",
         group=row.get("group") or name,
         category=row.get("category") or "",

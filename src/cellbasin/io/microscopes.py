@@ -13,10 +13,13 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import imagecodecs
 import numpy as np
 
 from .errors import ReadError
 from .raw import Raw, check_decoded_size
+
+_ZSTD, _ZSTD_WITH_HEADER = 5, 6  # how tiles of CZI are packed
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def _read_czi(path: Path, number: int) -> Raw:
         check_decoded_size(path, tuple(end - start), dtype.itemsize)
         array = np.zeros(end - start, dtype)
         for entry in entries:
-            tile = entry.data_segment().data(resize=True, order=0)
+            tile = _czi_tile(entry)
             begin = np.array(entry.start) - start
             array[tuple(slice(b, b + n) for b, n in zip(begin, tile.shape, strict=True))] = tile
         sizes = _czi_sizes(file.metadata())
@@ -101,13 +104,30 @@ def _read_czi(path: Path, number: int) -> Raw:
     return _raw(path, array, axes.replace("0", "S"), sizes)
 
 
+def _czi_tile(entry: Any) -> np.ndarray:
+    """Pixels of a tile, of the entry's shape; czifile does not know Zstandard, which ZEN packs with by default."""
+    segment = entry.data_segment()
+    if entry.compression not in (_ZSTD, _ZSTD_WITH_HEADER):
+        return np.asarray(segment.data(resize=True, order=0))
+    dtype, packed = np.dtype(entry.dtype).base, segment.data(raw=True)
+    skipped = packed[0] if entry.compression == _ZSTD_WITH_HEADER else 0
+    unpacked = imagecodecs.zstd_decode(packed[skipped:], out=math.prod(entry.stored_shape) * dtype.itemsize)
+    if skipped == 3 and packed[2] & 1:  # all low bytes come before all high ones
+        unpacked = np.frombuffer(unpacked, np.uint8).reshape(2, -1).T.tobytes()
+    tile = np.frombuffer(unpacked, dtype).reshape(entry.stored_shape)
+    return tile[..., [2, 1, 0, 3][: tile.shape[-1]]] if tile.shape[-1] > 1 else tile  # blue is stored first
+
+
 def _scenes(file: Any) -> list[list[Any]]:
     """The full-resolution tiles of every scene."""
+    tiles = [one for one in file.filtered_subblock_directory if one.stored_shape == one.shape]
+    if not tiles:
+        raise ValueError("there is no tile of full resolution")
     if "S" not in file.axes:
-        return [list(file.filtered_subblock_directory)]
+        return [tiles]
     place = file.axes.index("S")
     found: dict[int, list[Any]] = {}
-    for entry in file.filtered_subblock_directory:
+    for entry in tiles:
         found.setdefault(int(entry.start[place]), []).append(entry)
     return [found[key] for key in sorted(found)]
 

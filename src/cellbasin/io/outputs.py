@@ -14,10 +14,11 @@ import numpy as np
 from cellbasin.image import Image, as_image
 
 from .coco import write_coco
+from .errors import ReadError
 from .montage import write_volume_overlay
-from .seg import write_seg
+from .seg import read_seg, write_seg
 from .vector_write import write_geojson, write_outlines_text, write_rois
-from .write import write_flows, write_labels, write_overlay, write_parquet, write_table
+from .write import is_as_segmented, write_flows, write_labels, write_overlay, write_parquet, write_table
 
 if TYPE_CHECKING:
     from cellbasin.results import Segmentation  # for annotations alone: it loads numba
@@ -147,6 +148,21 @@ def check_outputs(what: Iterable[str]) -> tuple[str, ...]:
                 "install it with pip install 'cellbasin[formats]', or leave it out"
             )
     return names
+
+
+def is_by_hand(name: str, path: Path) -> bool:
+    """Whether the file at the place of an output is people's own work: labels that `save` did not write, or a
+    `_seg.npy` with objects drawn in Cellpose's window.
+    """
+    if not os.path.isfile(path):  # also of a name that is too long, which pathlib raises an error for
+        return False
+    if name == "seg":
+        try:
+            manual = read_seg(path).manual
+        except ReadError:
+            return False
+        return manual is not None and bool(manual.any())
+    return name == "labels" and not is_as_segmented(path)
 
 
 def check_dimensions(what: Iterable[str], image: Image) -> None:

@@ -50,8 +50,9 @@ def read_image(path: str | os.PathLike[str], axes: str | None = None, position: 
     Returns
     -------
     Image : values as stored (8, 16 or 32 bits, float), axes of length 1 left out, voxel size in µm where the
-        file states it, named as the file. Palette pictures become RGB; alpha is dropped; a camera's
-        note to turn the picture is not followed.
+        file states it, named as the file. Palette pictures become RGB, but not in TIFF files, whose palettes
+        are mostly look-up tables for gray images; alpha is dropped; a camera's note to turn the picture is not
+        followed.
 
     Raises
     ------
@@ -174,16 +175,20 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
         from .seg import read_seg
 
         return read_seg(path).labels
+    count = count_positions(path)
+    if count > 1:
+        raise ReadError(f"{path}: found {count} label images in one file; expected one: save each by itself")
     raw = _decode(path, indices=True)
     array, axes = _squeeze(raw.array, raw.axes)
-    if not (axes == "TZYX" or (array.ndim in (2, 3) and (axes or "YX")[-2:] == "YX")):
+    flat = array.ndim in (2, 3) and (axes or "YX").endswith("YX") and "S" not in (axes or "")
+    if not (axes == "TZYX" or flat):
         raise ReadError(
             f"{path}: found an array of shape {array.shape}{f' and axes {axes}' if axes else ''}; "
             "expected labels (Y, X) or (Z, Y, X): one whole number for each object, not colours"
         )
     if array.dtype.kind not in "buif":
         raise ReadError(f"{path}: found values of dtype {array.dtype}; expected whole numbers")
-    low, high = array.min(), array.max()
+    low, high = array.min().item(), array.max().item()  # numpy's float16 does not hold the number that follows
     if not (low >= 0 and high <= np.iinfo(np.int32).max):
         raise ReadError(
             f"{path}: found label values from {low} to {high}; expected whole numbers from 0 (background) on"

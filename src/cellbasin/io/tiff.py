@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 import tifffile
 
+from cellbasin.image import MICROMETRES
 from cellbasin.messages import one_line
 
 from .errors import ReadError
@@ -22,8 +23,6 @@ from .tiff_structure import check_structure
 _ALPHA = (1, 2)  # ExtraSamples: associated and unassociated alpha
 _COLOURS = (tifffile.PHOTOMETRIC.RGB, tifffile.PHOTOMETRIC.YCBCR, tifffile.PHOTOMETRIC.CIELAB)
 _ASIDE = {"label", "macro", "map", "overview", "thumbnail"}  # names of pictures beside an image, also "label image"
-_UM = {"µm": 1.0, "μm": 1.0, "um": 1.0, "micron": 1.0, "microns": 1.0, "micrometer": 1.0, "micrometre": 1.0}
-_UM |= {"\\u00B5m": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "pm": 1e-6, "Å": 1e-4}
 # What tifffile only logs although pixels or axes are lost.
 _DAMAGE = (
     "corrupt",
@@ -66,7 +65,7 @@ def read_tiff(path: Path, position: int = 0) -> Raw:
         check_decoded_size(path, series.shape, series.dtype.itemsize)
         check_structure(path, tif, series)
         array, axes = series.asarray(), series.axes
-        sizes = _voxel_sizes(tif, series.keyframe)
+        sizes = _voxel_sizes(tif, series)
         page = series.keyframe
         alpha = bool(page.extrasamples) and page.extrasamples[-1] in _ALPHA
         colours = 3 if page.photometric in _COLOURS else 1
@@ -113,10 +112,11 @@ def _listening() -> Iterator[list[str]]:
         logger.removeHandler(listener)
 
 
-def _voxel_sizes(tif: Any, page: Any) -> dict[str, float]:
+def _voxel_sizes(tif: Any, series: Any) -> dict[str, float]:
     """µm by axis letter, where the file states a length (dots per inch come from no microscope)."""
+    page = series.keyframe
     if tif.is_ome:
-        found = _ome_sizes(tif.ome_metadata)
+        found = _ome_sizes(tif.ome_metadata, tif.series.index(series), len(tif.series))
     elif tif.is_imagej:
         found = _imagej_sizes(tif.imagej_metadata or {}, page)
     elif getattr(page.tags.get("ResolutionUnit"), "value", None) == 3:
@@ -126,13 +126,20 @@ def _voxel_sizes(tif: Any, page: Any) -> dict[str, float]:
     return {axis: size for axis, size in found.items() if math.isfinite(size) and size > 0}
 
 
-def _ome_sizes(xml: str) -> dict[str, float]:
-    pixels = ElementTree.fromstring(xml).find(".//{*}Pixels")
-    if pixels is None:
-        return {}
+def _ome_sizes(xml: str, number: int, count: int) -> dict[str, float]:
+    """Of image `number` of `count`; where the text describes more or fewer, what it says of all of them alike."""
+    pixels = list(ElementTree.fromstring(xml).iterfind(".//{*}Pixels"))
+    stored = [one for one in pixels if one.find("{*}TiffData") is not None] or pixels  # tifffile passes over the others
+    sizes = [_pixels_sizes(one) for one in stored]
+    if len(sizes) == count:
+        return sizes[number]
+    return sizes[0] if sizes and all(one == sizes[0] for one in sizes) else {}
+
+
+def _pixels_sizes(pixels: ElementTree.Element) -> dict[str, float]:
     sizes = {}
     for axis in "ZYX":
-        unit = _UM.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
+        unit = MICROMETRES.get(pixels.get(f"PhysicalSize{axis}Unit", "µm"))
         if unit and pixels.get(f"PhysicalSize{axis}"):
             sizes[axis] = unit * float(pixels.get(f"PhysicalSize{axis}", "nan"))
     return sizes
@@ -140,14 +147,14 @@ def _ome_sizes(xml: str) -> dict[str, float]:
 
 def _imagej_sizes(metadata: dict[str, Any], page: Any) -> dict[str, float]:
     """ImageJ leaves out a distance of planes of exactly 1, but not so tifffile, which calls itself 1.11a."""
-    unit = _UM.get(str(metadata.get("unit", "")))
+    unit = MICROMETRES.get(str(metadata.get("unit", "")))
     if not unit:
         return {}
     sizes = {axis: unit * size for axis, size in _baseline_sizes(page).items()}
     own = sizes and metadata.get("slices", 1) > 1 and metadata.get("ImageJ") != "1.11a"
-    spacing, across = metadata.get("spacing", 1.0 if own else None), _UM.get(str(metadata.get("zunit", "")), unit)
+    spacing = metadata.get("spacing", 1.0 if own else None)
     if isinstance(spacing, float | int):
-        sizes["Z"] = across * abs(float(spacing))
+        sizes["Z"] = MICROMETRES.get(str(metadata.get("zunit", "")), unit) * abs(float(spacing))
     return sizes
 
 

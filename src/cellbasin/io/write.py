@@ -139,7 +139,7 @@ def _write_tiff(
     }
     if voxel_size is not None:
         options["resolution"] = (1 / voxel_size[-1], 1 / voxel_size[-2])
-    if array.dtype != np.uint32 and array.nbytes < _IMAGEJ_BYTES:
+    if array.dtype != np.uint32 and array.nbytes < _IMAGEJ_BYTES and array.shape[-1] > 1:  # tifffile loses that axis
         metadata: dict[str, Any] = {"axes": axes, **imagej}
         if voxel_size is not None:
             metadata |= {"unit": "um", "spacing": voxel_size[0]} if "Z" in axes else {"unit": "um"}
@@ -153,6 +153,19 @@ def _write_tiff(
         options["resolutionunit"] = "CENTIMETER"
         metadata |= {"spacing": voxel_size[0], "unit": "um"} if "Z" in axes else {}
     tifffile.imwrite(path, array, metadata=metadata, **options)
+
+
+def is_as_segmented(path: Path) -> bool:
+    """Whether a TIFF file is as `save` wrote it: with a note of its making, and not saved again, by napari's plugin,
+    which says so in the note, or by ImageJ, which keeps the note, but gives another version of itself than tifffile.
+    """
+    try:
+        with tifffile.TiffFile(path) as tif:
+            told = tif.imagej_metadata or {"ImageJ": "1.11a", "Info": tif.shaped_metadata}
+            note = str(told.get("Info"))
+            return "cellbasin" in note and "saved_by" not in note and str(told.get("ImageJ")) == "1.11a"
+    except Exception:  # noqa: BLE001  damaged files fail in any way, and none is as we wrote it
+        return False
 
 
 def _plain(value: object) -> object:
@@ -226,7 +239,9 @@ def _cell(value: Any) -> str:
     if isinstance(value, bool):
         return str(int(value))
     if isinstance(value, float):
-        return f"{value:.7g}" if math.isfinite(value) else ""
+        if not math.isfinite(value):
+            return ""
+        return f"{value:.0f}" if value.is_integer() and abs(value) < 1e15 else f"{value:.7g}"
     return str(value)
 
 

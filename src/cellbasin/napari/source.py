@@ -12,7 +12,6 @@ import numpy as np
 from cellbasin.image import MICROMETRES, Image, readings
 
 _LETTERS = {"t": "T", "time": "T", "c": "C", "channel": "C", "channels": "C", "z": "Z", "y": "Y", "x": "X"}
-_UNITS = MICROMETRES | {"micron": 1.0}
 
 
 def unwrapped(viewer: Any) -> Any:
@@ -160,7 +159,7 @@ def plane_in_sight(layer: Any, axes: str, dims: Any) -> dict[str, int]:
 
 def voxel_size_of(scale: Sequence[float], units: Sequence[Any]) -> tuple[float, ...] | None:
     """µm along spatial axes of a layer with this scale and units (names, or pint's); None where they are no lengths."""
-    factors = [_UNITS.get(str(unit)) for unit in units]
+    factors = [MICROMETRES.get(str(unit)) for unit in units]
     sizes = [abs(float(s)) * f for s, f in zip(scale, factors, strict=True) if f is not None]
     return tuple(sizes) if len(sizes) == len(factors) else None
 

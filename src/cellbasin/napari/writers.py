@@ -74,7 +74,8 @@ def _labels(data: Any, told: Mapping[str, Any]) -> tuple[np.ndarray, str, tuple[
 
 
 def _image(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
-    write_labels(path, labels, told["voxel_size"], _kept(told).get("provenance"), told["axes"])
+    provenance = {**_kept(told).get("provenance", {}), "saved_by": "napari"}  # `segment` does not replace these
+    write_labels(path, labels, told["voxel_size"], provenance, told["axes"])
 
 
 def _zarr(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
