@@ -193,7 +193,10 @@ def test_one_plane_is_an_image(model):
         image, volume = model.segment(plane, "YX", None, diameter), model.segment(plane[None], "ZYX", None, diameter)
         assert np.array_equal(volume.labels[0], image.labels) and volume.diameter == image.diameter
         assert np.array_equal(volume.flow[1:, 0], image.flow) and not volume.flow[0].any()
-        assert np.array_equal(volume.objects["flow_error"], image.objects["flow_error"])
+        assert volume.objects.keys() - image.objects.keys() == {"centre_z", "box_z0", "box_z1"}
+        assert all(np.array_equal(volume.objects[name], column) for name, column in image.objects.items())
+        assert "confidence" in image.objects and not image.objects["touches_border"].all()
+        assert volume.provenance["novelty"] == image.provenance["novelty"]
 
 
 def test_the_diameter_is_found_and_spacing_comes_from_the_voxel_size(model):
@@ -240,6 +243,13 @@ def test_the_part_with_most_to_see_is_measured():
     assert part[0] == slice(None) and [s.stop - s.start for s in part[1:]] == [40, 60, 60]
     assert part[2].start <= 150 and part[2].stop >= 180 and part[3].start <= 20 and part[3].stop >= 60
     assert pixels[_part_of_most_contrast(pixels, 100.0, 1.0)].shape == pixels.shape
+
+
+def test_the_part_is_all_of_an_axis_or_as_wide_as_was_wanted():
+    pixels = np.zeros((2, 40, 40, 100), np.float32)
+    pixels[0, 10:, 10:] = np.random.default_rng(0).random((30, 30, 100))
+    part = _part_of_most_contrast(pixels, 5.0, 1.0)  # 30 wide: of 40 nearly all, of 100 a part
+    assert part[1:3] == (slice(0, 40), slice(0, 40)) and part[3].stop - part[3].start == 30
 
 
 @pytest.mark.parametrize(
