@@ -209,6 +209,16 @@ def test_other_bad_arguments():
         labels_only("rods", aspect=0.5)
     with pytest.raises(ValueError, match="expected"):
         generate_volume((4, 4))
+    for wrong in (
+        {"what": "nucleus"},
+        {"anisotropy": float("nan")},
+        {"anisotropy": float("inf")},
+        {"diameter": float("nan")},
+        {"diameter": float("inf")},
+        {"shape": (12.5, 40, 40)},
+    ):
+        with pytest.raises(ValueError, match=rf"{next(iter(wrong))}=.*expected"):
+            generate_volume(**{"shape": (12, 40, 40), "diameter": 12, **wrong})
     with pytest.raises(ValueError, match="count=9"):
         generate_volume((8, 8, 8), diameter=16, count=99)
 

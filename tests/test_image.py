@@ -159,3 +159,10 @@ def test_wrong_voxel_sizes(size):
 
 def test_voxel_size_of_a_stack():
     assert Image(np.zeros((5, 20, 30)), "ZYX", (2.0, 0.5, 0.5)).voxel_size == (2.0, 0.5, 0.5)
+
+
+def test_other_axes_keep_the_voxel_size_that_is_known_along_them():
+    stack = Image(np.zeros((5, 30, 40)), "ZYX", (1.0, 0.4, 0.5))
+    assert as_image(stack, "CYX").voxel_size == (0.4, 0.5)
+    assert as_image(stack, "zyx").voxel_size == (1.0, 0.4, 0.5)
+    assert as_image(Image(stack.array, "CYX", (0.4, 0.5)), "ZYX").voxel_size is None  # nobody knows that of planes

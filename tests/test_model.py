@@ -4,6 +4,8 @@ import os
 import pickle
 import subprocess
 import sys
+import time
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -16,7 +18,8 @@ from cellbasin.labels import relabel, split_pieces
 from cellbasin.metrics import average_precision
 from cellbasin.model import Cancelled, Model
 from cellbasin.options import Options
-from cellbasin.parallel import thread_count
+from cellbasin.parallel import parallel_map, thread_count
+from cellbasin.results import object_table
 from cellbasin.weights import WeightsError, load_weights
 
 
@@ -234,3 +237,36 @@ def test_a_number_of_threads_that_is_none_is_refused(monkeypatch, wanted):
     monkeypatch.setenv("CELLBASIN_THREADS", wanted)
     with pytest.raises(ValueError, match="CELLBASIN_THREADS"):
         thread_count()
+
+
+def test_work_that_was_cancelled_stops_while_the_error_is_handled():
+    done = []
+
+    def work(item):
+        time.sleep(0.01)
+        done.append(item)
+
+    def tell(part):
+        raise Cancelled
+
+    try:
+        parallel_map(work, range(200), tell)
+    except Cancelled:
+        time.sleep(0.1)
+        stopped_at = len(done)
+        time.sleep(0.2)
+        assert len(done) == stopped_at < 200
+
+
+def test_the_table_of_objects_takes_little_memory():
+    labels = np.arange(1, 1001, dtype=np.int32).repeat(1000).reshape(10, 100, 1000)
+    probability = np.random.default_rng(0).random(labels.shape, np.float32)
+    object_table(labels, probability, np.zeros(1000))  # compiled
+    tracemalloc.start()
+    try:
+        table = object_table(labels, probability, np.zeros(1000))
+        assert tracemalloc.get_traced_memory()[1] < 2 * labels.size
+    finally:
+        tracemalloc.stop()
+    assert table["centre_z"][:100].tolist() == [0.0] * 100 and table["centre_y"][137] == 37.0
+    assert table["mean_probability"][5] == pytest.approx(probability.reshape(1000, -1)[5].mean())

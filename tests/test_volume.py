@@ -2,6 +2,7 @@
 
 import errno
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +19,7 @@ from cellbasin.labels import relabel, split_pieces
 from cellbasin.metrics import average_precision
 from cellbasin.model import Cancelled
 from cellbasin.options import Options
-from cellbasin.scratch import on_disk
+from cellbasin.scratch import group_memory, on_disk
 from cellbasin.slices import GROUP_BYTES, PIXEL_BYTES, cube_shape, group_size, predict_volume
 from cellbasin.volume import _part_of_most_contrast
 
@@ -193,7 +194,10 @@ def test_one_plane_is_an_image(model):
         image, volume = model.segment(plane, "YX", None, diameter), model.segment(plane[None], "ZYX", None, diameter)
         assert np.array_equal(volume.labels[0], image.labels) and volume.diameter == image.diameter
         assert np.array_equal(volume.flow[1:, 0], image.flow) and not volume.flow[0].any()
-        assert np.array_equal(volume.objects["flow_error"], image.objects["flow_error"])
+        assert volume.objects.keys() - image.objects.keys() == {"centre_z", "box_z0", "box_z1"}
+        assert all(np.array_equal(volume.objects[name], column) for name, column in image.objects.items())
+        assert "confidence" in image.objects and not image.objects["touches_border"].all()
+        assert volume.provenance["novelty"] == image.provenance["novelty"]
 
 
 def test_the_diameter_is_found_and_spacing_comes_from_the_voxel_size(model):
@@ -240,6 +244,13 @@ def test_the_part_with_most_to_see_is_measured():
     assert part[0] == slice(None) and [s.stop - s.start for s in part[1:]] == [40, 60, 60]
     assert part[2].start <= 150 and part[2].stop >= 180 and part[3].start <= 20 and part[3].stop >= 60
     assert pixels[_part_of_most_contrast(pixels, 100.0, 1.0)].shape == pixels.shape
+
+
+def test_the_part_is_all_of_an_axis_or_as_wide_as_was_wanted():
+    pixels = np.zeros((2, 40, 40, 100), np.float32)
+    pixels[0, 10:, 10:] = np.random.default_rng(0).random((30, 30, 100))
+    part = _part_of_most_contrast(pixels, 5.0, 1.0)  # 30 wide: of 40 nearly all, of 100 a part
+    assert part[1:3] == (slice(0, 40), slice(0, 40)) and part[3].stop - part[3].start == 30
 
 
 @pytest.mark.parametrize(
@@ -354,3 +365,25 @@ def test_nuclei_of_a_real_embryo(model, data3d_root):
     found = model.segment(image, options=Options(anisotropy=2.188, diameter=21.0))
     assert average_precision(truth, found.labels, (0.25,))[0] > 0.6
     assert abs(np.log(np.median(found.objects["area"]) / np.median(np.bincount(truth.ravel())[1:]))) < 0.4
+
+
+@pytest.mark.parametrize(
+    ("groups", "files", "expected"),
+    [
+        ("0::/job/step", {"job/memory.max": "3000", "job/step/memory.max": "max"}, 3000),  # a batch job's step
+        ("0::/", {"memory.max": "500"}, 500),  # a container
+        ("4:memory:/a\n0::/", {"memory/a/memory.limit_in_bytes": "700", "memory.max": "900"}, 700),  # version 1
+        ("0::/elsewhere", {"memory.max": "max"}, np.inf),
+        (None, {}, np.inf),  # no Linux
+    ],
+)
+def test_limits_of_containers_and_batch_jobs_count(
+    groups: str | None, files: dict[str, str], expected: float, tmp_path: Path
+) -> None:
+    if groups is not None:
+        (tmp_path / "own").write_text(groups + "\n")
+    for name, text in files.items():
+        path = tmp_path / "sys" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+    assert group_memory(tmp_path / "own", tmp_path / "sys") == expected

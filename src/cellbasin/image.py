@@ -109,7 +109,7 @@ def as_image(image: np.ndarray | Image, axes: str | None = None) -> Image:
         modified, not copied.
     axes : a letter per axis out of T, C, S, Z, Y, X, in any case: "YX", "CYX", "YXC", "YXS", "ZYX", "ZCYX",
         ...
-        Overrides those of an `Image`.
+        Overrides those of an `Image`, whose voxel size stays where it tells the sizes along the new ones.
 
     Returns
     -------
@@ -128,10 +128,18 @@ def as_image(image: np.ndarray | Image, axes: str | None = None) -> Image:
     cellbasin.image.AmbiguousAxesError: the axes of an array of shape (3, 64, 80) are ambiguous: it can be ...
     """
     if isinstance(image, Image):
-        return image if axes is None else Image(image.array, axes.upper(), image.voxel_size, image.name)
+        return image if axes is None else _with_axes(image, axes.upper())
     array = image if isinstance(image, np.ma.MaskedArray) else np.asarray(image)  # asarray drops the mask
     _check_array(array)
     return Image(array, _inferred_axes(array) if axes is None else axes.upper())
+
+
+def _with_axes(image: Image, axes: str) -> Image:
+    """The image with other axes, and the voxel size where it is known along all of these."""
+    known = dict(zip(image.spatial_axes, image.voxel_size or (), strict=False))
+    spatial = [axis for axis in "ZYX" if axis in axes]
+    voxel_size = tuple(known[axis] for axis in spatial) if set(spatial) <= known.keys() else None
+    return Image(image.array, axes, voxel_size, image.name)
 
 
 def _inferred_axes(array: np.ndarray) -> str:

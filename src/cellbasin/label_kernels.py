@@ -184,6 +184,23 @@ def find_boxes(volume: Labels, largest: int) -> tuple[NDArray[np.int64], NDArray
 
 
 @njit(nogil=True, cache=True)
+def object_sums(volume: Labels, values: NDArray, largest: int) -> NDArray[np.float64]:
+    """Sums of z, y, x and of the values (Z, Y, X) over the pixels of every label, (largest + 1, 4)."""
+    sums = np.zeros((largest + 1, 4))
+    for z in range(volume.shape[0]):
+        for y in range(volume.shape[1]):
+            for x in range(volume.shape[2]):
+                label = volume[z, y, x]
+                if label > 0:
+                    own = sums[label]
+                    own[0] += z
+                    own[1] += y
+                    own[2] += x
+                    own[3] += values[z, y, x]
+    return sums
+
+
+@njit(nogil=True, cache=True)
 def find_boundaries(volume: Labels) -> NDArray[np.bool_]:
     """Object pixels with a face neighbour of another value, bool (Z, Y, X)."""
     nz, ny, nx = volume.shape

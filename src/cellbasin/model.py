@@ -89,7 +89,7 @@ class Model(Predictor):
         result = run.segment()
         record = self._provenance(options, named, run, time.perf_counter() - started)
         table = object_table(result.labels, run.maps.probability, result.flow_errors)
-        if isinstance(run, PlaneRun) and run.confidence is not None:
+        if run.confidence is not None:
             table["confidence"] = run.confidence
         return Segmentation(
             result.labels, run.maps.flow, run.maps.probability, run.maps.style, run.diameter, table, record
@@ -117,7 +117,7 @@ class Model(Predictor):
             "seconds": round(seconds, 3),
         }
         known = Novelty.from_card(self.card.novelty, self.card.architecture.channels[-1])
-        if known is not None and isinstance(run, PlaneRun):
+        if known is not None and run.pixels.shape[1:-2] in ((), (1,)):  # an image, or a volume of one plane
             distance = known.distance(run.maps.style)
             record["novelty"] = {"distance": round(distance, 4), "limit": known.limit, "unlike": distance > known.limit}
         if isinstance(run, VolumeRun):

@@ -101,7 +101,7 @@ class Options:
 
     memory: float | None = option(
         None,
-        "Volumes: memory to use; what needs more is kept on disk while working. 60 % of the computer's when not given.",
+        "Volumes: memory to use; what needs more is kept on disk while working. 60 % of what there is if not given.",
         unit="GB",
         low=0.0,
         high=1e6,

@@ -6,6 +6,7 @@ import os
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -45,7 +46,9 @@ def parallel_map(
     work = list(items)
     if len(work) < 2 or thread_count() == 1 or getattr(_inside, "worker", False):
         return _told(map(function, work), len(work), tell)
-    return _told(_shared_pool().map(function, work), len(work), tell)
+    # Closed here, not with the traceback of what `tell` raised: until then the rest would be done all the same.
+    with closing(_shared_pool().map(function, work)) as results:  # type: ignore[type-var]
+        return _told(results, len(work), tell)
 
 
 def _told(results: Iterable[R], count: int, tell: Callable[[float], None] | None) -> list[R]:

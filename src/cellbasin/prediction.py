@@ -28,7 +28,7 @@ class Cancelled(Exception):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Maps:
-    """What the network says about an image: flow (2, Y, X), probability (Y, X) at its size, style (S,) of length 1."""
+    """What the network says about an image: flow (D, [Z,] Y, X), probability ([Z,] Y, X), style (S,) of length 1."""
 
     flow: np.ndarray
     probability: np.ndarray

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from cellbasin.label_kernels import object_sums
 from cellbasin.labels import areas, boxes, select, touches_border
 
 
@@ -20,9 +21,11 @@ class Segmentation:
     style: float32 (S,). diameter: pixels of y and x, the one used. objects: columns of N entries: label, area (px, in
     volumes voxels), centre_z, centre_y, centre_x, box_z0, box_y0, box_x0, box_z1, box_y1, box_x1 (px, end exclusive; z
     in volumes only), mean_probability, flow_error, touches_border, and where the model was calibrated for it
-    confidence: the probability that the object's IoU with a true one is at least 0.5 (`confidence.py`; images only).
-    provenance: program, version, model, sha256, engine, precision, options, seconds, and of a
-    2D image novelty: how far its style is from those learned from, and whether that is unlike them (`novelty.py`).
+    confidence: the probability that the object's IoU with a true one is at least 0.5 (`confidence.py`; images and
+    volumes of one plane only).
+    provenance: program, version, models (name and sha256), engine, precision, options, image, seconds, and more; of an
+    image or a volume of one plane novelty: how far its style is from those learned from, and whether that is unlike
+    them (`novelty.py`); of a volume anisotropy and anisotropy_source.
     """
 
     labels: np.ndarray
@@ -69,16 +72,13 @@ def object_table(labels: np.ndarray, probability: np.ndarray, flow_error: np.nda
     box = boxes(labels).reshape(count, labels.ndim, 2)
     ends = [f"box_{axis}{end}" for end in (0, 1) for axis in axes]
     table: dict[str, np.ndarray] = {"label": np.arange(1, count + 1, dtype=np.int32), "area": area}
-    table |= {f"centre_{axis}": _position_sums(labels, k, count) / size for k, axis in enumerate(axes)}
+    volume = labels.reshape((1,) * (3 - labels.ndim) + labels.shape)
+    sums = object_sums(volume, probability.reshape(volume.shape), count)[1:].T
+    table |= {f"centre_{axis}": sums["zyx".index(axis)] / size for axis in axes}
     table |= dict(zip(ends, box.transpose(2, 1, 0).reshape(2 * labels.ndim, count), strict=True))
     return table | {
-        "mean_probability": np.bincount(labels.ravel(), probability.ravel(), minlength=count + 1)[1:] / size,
+        "mean_probability": sums[3] / size,
         "flow_error": flow_error.astype(np.float64),
-        "touches_border": touches_border(labels, range(labels.ndim)),
+        # The only plane of a volume has no border along z: it is an image.
+        "touches_border": touches_border(labels, range(int(labels.shape[:-2] == (1,)), labels.ndim)),
     }
-
-
-def _position_sums(labels: np.ndarray, axis: int, count: int) -> np.ndarray:
-    """Sum of the positions of each object's pixels along an axis, (count,)."""
-    across = np.moveaxis(labels, axis, 0)
-    return sum((n * np.bincount(s.ravel(), minlength=count + 1)[1:] for n, s in enumerate(across)), np.zeros(count))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import mmap
 import os
 import shutil
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 Allocate = Callable[[tuple[int, ...]], NDArray[np.float32]]
 
 _GB = 1e9
-_SHARE = 0.6  # of the computer's memory, when no limit is given
+_SHARE = 0.6  # of the memory that there is, when no limit is given
 
 
 def in_memory(shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -46,13 +48,14 @@ def on_disk(shape: tuple[int, ...]) -> NDArray[np.float32]:
 def allocator(needed: int, on_disk_then: int, limit: float | None) -> Allocate:
     """Where large arrays go, for work that needs so many bytes.
 
-    limit: GB of memory that may be used; when None, 60 % of what the computer has. Above it, arrays go to disk, which
-    must have `on_disk_then` bytes free. Raises ValueError when it has not.
+    limit: GB of memory that may be used; when None, 60 % of what the computer has, or the container or batch job
+    around the program. Above it, arrays go to disk, which must have `on_disk_then` bytes free. Raises ValueError when
+    it has not.
 
     >>> allocator(10**6, 10**6, limit=1.0) is in_memory, allocator(10**6, 10**6, limit=0.0001) is on_disk
     (True, True)
     """
-    allowed = limit * _GB if limit is not None else _SHARE * _physical_memory()
+    allowed = limit * _GB if limit is not None else _SHARE * min(_physical_memory(), group_memory())
     if needed <= allowed:
         return in_memory
     folder = tempfile.gettempdir()
@@ -71,3 +74,21 @@ def _physical_memory() -> float:
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         return float(os.sysconf("SC_PHYS_PAGES")) * os.sysconf("SC_PAGE_SIZE")
     return float("inf")
+
+
+def group_memory(groups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> float:
+    """Bytes that Linux allows the container or batch job that the program runs in; infinite where nothing is said.
+
+    groups: the control groups of a process; root: where all are described. Limits of groups hold for those within.
+    """
+    limits = [float("inf")]
+    with contextlib.suppress(OSError):
+        for _, kinds, path in (line.split(":", 2) for line in groups.read_text().splitlines()):
+            if kinds not in ("", "memory"):
+                continue
+            top, name = (root / kinds, "memory.limit_in_bytes") if kinds else (root, "memory.max")
+            own = top / path.strip("/")
+            for group in (own, *own.parents):
+                with contextlib.suppress(OSError, ValueError):  # not there, or "max"
+                    limits.append(float((group / name).read_text()))
+    return min(limits)

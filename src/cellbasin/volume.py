@@ -34,7 +34,8 @@ _PER_PLANE_VOXEL = 28  # flows, where voxels are no cubes: maps 16 and labels of
 def anisotropy_of(image: Image, options: Options) -> tuple[float, str]:
     """Distance of two planes in px of y and x, and where it is known from.
 
-    Raises ValueError for a stack whose last axis is more likely to be colours than columns.
+    Raises ValueError for a stack whose last axis is more likely to be colours than columns, and for voxels whose planes
+    lie less than 0.01 or more than 100 px apart.
 
     >>> anisotropy_of(Image(np.zeros((5, 40, 40)), "ZYX", voxel_size=(1.0, 0.4, 0.4)), Options())
     (2.5, 'voxel size')
@@ -63,6 +64,7 @@ class VolumeRun:
     """One volume on its way: normalised voxels (2, Z, Y, X), the distance of its planes in px of y and x.
 
     After `segment`, `maps` and `diameter` are those that the labels were made with, the maps at the volume's size.
+    confidence: as of `PlaneRun` where the volume is only one plane, else None.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class VolumeRun:
         self.model, self.pixels, self.anisotropy = model, pixels, anisotropy
         self.options, self.progress = options, progress
         self.diameter = 0.0
+        self.confidence: np.ndarray | None = None
         self.maps: Maps
 
     def segment(self) -> FlowSegmentation:
@@ -168,13 +171,16 @@ class VolumeRun:
         tell(self.progress, "labels", 0.0)
         labels = stitch_planes([found.labels for found in planes], options.stitch_threshold)
         self.maps = Maps(flow, probability, unit_length(np.mean(styles, axis=0)))
-        return _without_small(FlowSegmentation(labels, _errors_of_stitched(labels, planes)), options)
+        errors = _errors_of_stitched(labels, planes)
+        planes.clear()  # as large as the labels of the volume
+        return _without_small(FlowSegmentation(labels, errors), options)
 
     def _single_plane(self) -> FlowSegmentation:
         run = PlaneRun(self.model, self.pixels[:, 0], self.options, self.progress)
         found = run.segment()
         flow = np.concatenate([np.zeros_like(run.maps.flow[:1]), run.maps.flow])
-        self.diameter, self.maps = run.diameter, Maps(flow[:, None], run.maps.probability[None], run.maps.style)
+        self.diameter, self.confidence = run.diameter, run.confidence
+        self.maps = Maps(flow[:, None], run.maps.probability[None], run.maps.style)
         return FlowSegmentation(found.labels[None], found.flow_errors)
 
     def _diameter_in_planes(self) -> float:
@@ -204,8 +210,8 @@ def _part_of_most_contrast(pixels: np.ndarray, diameter: float, anisotropy: floa
     ranges = []
     for length, side in zip(pixels.shape[1:], wanted, strict=True):
         width = min(length, max(1, round(side)))
-        starts = np.linspace(0, length - width, -(-2 * (length - width) // width) + 1).round().astype(int)
         width = length if width > 0.7 * length else width
+        starts = np.linspace(0, length - width, -(-2 * (length - width) // width) + 1).round().astype(int)
         ranges.append([slice(int(start), int(start) + width) for start in starts])
     places = [(slice(None), z, y, x) for z in ranges[0] for y in ranges[1] for x in ranges[2]]
     contrast = parallel_map(lambda place: float(pixels[place][:, ::2, ::2, ::2].std()), places)

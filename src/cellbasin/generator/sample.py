@@ -1,4 +1,4 @@
-"""Annotated images of every kind, label images alone, and small volumes."""
+"""Annotated images of every kind, and label images alone."""
 
 from __future__ import annotations
 
@@ -208,10 +208,13 @@ _LABEL_LAYOUTS: dict[str, Layout] = {
 }
 
 
-def _check(name: str, known: dict[str, str], shape: Sequence[int], dimensions: int, diameter: float) -> None:
-    """Raise ValueError for a name that is not in `known`, a bad shape or a bad diameter."""
+def _check_name(name: str, known: dict[str, str]) -> None:
     if name not in known:
         raise ValueError(f"{name!r}: expected one of {', '.join(known)}")
+
+
+def check_size(shape: Sequence[int], dimensions: int, diameter: float) -> None:
+    """Raise ValueError for a bad shape or a bad diameter."""
     if len(shape) != dimensions or any(int(n) != n or n < 1 for n in shape):
         raise ValueError(f"shape={tuple(shape)}: expected {dimensions} positive whole numbers")
     if not 1 <= diameter < np.inf:
@@ -241,7 +244,8 @@ def generate(
     >>> sample.image.shape, sample.image.dtype, sample.axes, bool(sample.labels.max() > 0)
     ((1, 128, 128), dtype('uint16'), 'CYX', True)
     """
-    _check(kind, KINDS, shape, 2, diameter)
+    _check_name(kind, KINDS)
+    check_size(shape, 2, diameter)
     recipe = _RECIPES[kind]
     rng = np.random.default_rng([seed, crc32(kind.encode())])  # new kinds leave the old ones as they are
     layout, look = recipe.variants[rng.integers(len(recipe.variants))]
@@ -269,7 +273,8 @@ def labels_only(
     >>> labels.dtype, bool(labels.max() > 4)
     (dtype('int32'), True)
     """
-    _check(layout, LAYOUTS, shape, 2, diameter)
+    _check_name(layout, LAYOUTS)
+    check_size(shape, 2, diameter)
     chosen = _LABEL_LAYOUTS[layout]
     if aspect is not None:
         if not 1 <= aspect < np.inf:

@@ -13,7 +13,7 @@ from cellbasin.generator.fluorescence import brightness, solid
 from cellbasin.generator.layout import place, relax
 from cellbasin.generator.noise import Field, between, blur, fractal_noise, photon_camera
 from cellbasin.generator.paint import Labels, tidy
-from cellbasin.generator.sample import Sample
+from cellbasin.generator.sample import Sample, check_size
 
 _NUCLEUS = 0.55  # diameter of a cell's nucleus, by the cell's
 
@@ -57,17 +57,18 @@ def generate_volume(
     and x · seed: 0 or more · what: "nuclei", or "cells" with channels for cytoplasm and nucleus.
 
     Returns a Sample of kind "volume": image (1 or 2, Z, Y, X) uint16, labels int32 (Z, Y, X), 26-connected.
-    Raises ValueError for a bad shape, diameter, density or anisotropy, or more objects than fit.
+    Raises ValueError for a bad shape, diameter, density or anisotropy, something else than nuclei or cells, or more
+    objects than fit.
 
     >>> sample = generate_volume((12, 40, 40), diameter=12, seed=1)
     >>> sample.image.shape, sample.axes, bool(sample.labels.max() > 0)
     ((1, 12, 40, 40), 'CZYX', True)
     """
-    if len(shape) != 3 or min(shape) < 1 or diameter < 1 or anisotropy <= 0 or not 0 <= density <= 1:
-        raise ValueError(
-            f"shape={tuple(shape)}, diameter={diameter}, anisotropy={anisotropy}, density={density}: "
-            "expected three positive sizes, at least 1 px, a positive number, and 0 to 1"
-        )
+    check_size(shape, 3, diameter)
+    if not 0 < anisotropy < np.inf or not 0 <= density <= 1:
+        raise ValueError(f"anisotropy={anisotropy}, density={density}: expected a positive number, and 0 to 1")
+    if what not in ("nuclei", "cells"):
+        raise ValueError(f"what={what!r}: expected nuclei or cells")
     rng = np.random.default_rng([seed, 2000])
     step = np.array([anisotropy, 1.0, 1.0])
     extent = np.asarray(shape) * step
