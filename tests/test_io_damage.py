@@ -13,7 +13,7 @@ import tifffile
 from image_files import FILES, GRAY8, GRAY16, RGB, STACK, pillow, png, tiff
 from PIL import Image as Pillow
 
-from cellbasin.io import ReadError, read_image
+from cellbasin.io import ReadError, read_frames, read_image
 
 
 def offsets(length: int) -> list[int]:
@@ -138,6 +138,25 @@ def test_ome_set_of_two_files_needs_both_whole(tmp_path: Path) -> None:
     (tmp_path / "1.ome.tif").unlink()
     with pytest.raises(ReadError):
         read_image(tmp_path / "0.ome.tif")
+
+
+def test_files_of_an_ome_set_hold_their_own_images_alone(tmp_path: Path) -> None:
+    """As Micro-Manager writes them: one file for each position, and in each the description of all."""
+    images = "".join(
+        f'<Image ID="Image:{n}"><Pixels DimensionOrder="XYZCT" ID="Pixels:{n}" SizeX="45" SizeY="37" SizeZ="1" '
+        f'SizeC="1" SizeT="1" Type="uint16" PhysicalSizeX="{n + 0.5}" PhysicalSizeY="{n + 0.5}">'
+        f'<TiffData IFD="0" PlaneCount="1"><UUID FileName="{n}.ome.tif">urn:uuid:{n}</UUID></TiffData></Pixels></Image>'
+        for n in range(2)
+    )
+    for n in range(3):  # the last is a description alone, with a picture of something else
+        xml = f'<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" UUID="urn:uuid:{n}">{images}</OME>'
+        tifffile.imwrite(tmp_path / f"{n}.ome.tif", STACK[n], description=xml, metadata=None)
+    for n in range(2):
+        ((name, image),) = read_frames(tmp_path / f"{n}.ome.tif")
+        assert (name, image.voxel_size) == ("", (n + 0.5, n + 0.5))
+        np.testing.assert_array_equal(image.array, STACK[n])
+    with pytest.raises(ReadError, match="in other files alone"):
+        read_image(tmp_path / "2.ome.tif")
 
 
 def test_png_with_wrong_checksum_is_refused(tmp_path: Path) -> None:

@@ -87,7 +87,15 @@ def _positions(path: Path, tif: Any) -> list[Any]:
     if not tif.series:
         raise ReadError(f"{path}: found a TIFF file without any image in it; expected at least one")
     whole = [series for series in tif.series if not series.keyframe.is_reduced]
-    return [series for series in whole if series.name.lower().removesuffix(" image") not in _ASIDE] or tif.series[:1]
+    found = [series for series in whole if series.name.lower().removesuffix(" image") not in _ASIDE] or tif.series[:1]
+    if not tif.is_ome:
+        return found
+    # OME's description is of a whole set of files. tifffile takes the images that are all in others for images of
+    # this file's pixels; a stack whose planes are in several is read from any of them.
+    here = [series for series in found if any(page is not None and page.parent is tif for page in series.pages)]
+    if not here:
+        raise ReadError(f"{path}: found descriptions of images in other files alone; expected one of those files")
+    return here
 
 
 @contextlib.contextmanager
