@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("napari", reason="needs the extra napari")
 
 from napari.components import ViewerModel
-from napari_helpers import MODEL, app, choose, names, nuclei, panel, segment, until, viewer
-from qtpy.QtWidgets import QApplication
+from napari_helpers import MODEL, app, choose, names, nuclei, panel, raised, segment, until, viewer
+from qtpy.QtWidgets import QApplication, QDockWidget
 
 from cellbasin.generator import generate
 from cellbasin.io import read_seg
@@ -21,7 +21,7 @@ from cellbasin.napari.form import OptionsForm
 from cellbasin.napari.widget import SegmentWidget
 from cellbasin.options import Options
 
-__all__ = ["app", "panel", "viewer"]  # fixtures
+__all__ = ["app", "panel", "raised", "viewer"]  # fixtures
 
 
 def test_the_form_has_every_option_and_starts_with_its_default(panel: SegmentWidget, viewer: ViewerModel) -> None:
@@ -168,14 +168,46 @@ def test_colour_pictures_are_read_as_gray_or_by_one_colour(panel: SegmentWidget,
     np.testing.assert_array_equal(viewer.layers["photo cells"].data, MODEL.segment(picture, channels=(1,)).labels)
 
 
-def test_cancel_adds_nothing_and_the_button_can_be_used_again(panel: SegmentWidget, viewer: ViewerModel) -> None:
+def test_a_panel_opened_after_the_image_knows_its_axes(app: QApplication, viewer: ViewerModel) -> None:
+    viewer.add_image(nuclei(), name="a")
+    panel = SegmentWidget(viewer)
+    segment(panel)
+    assert names(viewer) == ["a", "a cells"], panel.message.text()
+
+
+def test_panels_know_what_others_made(panel: SegmentWidget, viewer: ViewerModel) -> None:
+    viewer.add_image(nuclei(), name="a")
+    panel.maps["flows"].setChecked(True)
+    panel.maps["probability"].setChecked(True)
+    segment(panel)
+    later = SegmentWidget(viewer)
+    assert [later.layer.itemText(k) for k in range(later.layer.count())] == ["a"]
+    segment(later)
+    assert names(viewer) == ["a", "a cells"]
+
+
+def test_closing_the_panel_cancels(app: QApplication, viewer: ViewerModel) -> None:
+    viewer.add_image(nuclei((700, 700)), name="large")
+    dock = QDockWidget()
+    panel = SegmentWidget(viewer)
+    dock.setWidget(panel)
+    dock.show()
+    panel.told.connect(lambda stage, part: panel.setParent(None))  # as napari does when the dock is closed for good
+    panel.run.click()
+    until(lambda: panel.run.isEnabled())
+    assert panel.message.text() == "cancelled: no layers were added" and names(viewer) == ["large"]
+
+
+def test_cancel_adds_nothing_and_the_button_can_be_used_again(
+    panel: SegmentWidget, viewer: ViewerModel, raised: list[object]
+) -> None:
     viewer.add_image(nuclei((700, 700)), name="large")
     panel.told.connect(lambda stage, part: panel.cancel.click())
     panel.run.click()
     assert not panel.run.isEnabled() and panel.cancel.isEnabled()
     until(lambda: panel.run.isEnabled())
     assert names(viewer) == ["large"] and panel.message.text() == "cancelled: no layers were added"
-    assert not panel.cancel.isEnabled()
+    assert not panel.cancel.isEnabled() and not raised
     panel.told.disconnect()
     segment(panel)
     assert names(viewer) == ["large", "large cells"]

@@ -11,12 +11,12 @@ import pytest
 pytest.importorskip("napari", reason="needs the extra napari")
 
 from napari.components import ViewerModel
-from napari_helpers import app, choose, names, nuclei, panel, segment, viewer
+from napari_helpers import app, choose, names, nuclei, panel, raised, segment, viewer
 from qtpy.QtWidgets import QApplication
 
 from cellbasin.napari.widget import SegmentWidget
 
-__all__ = ["app", "panel", "viewer"]  # fixtures
+__all__ = ["app", "panel", "raised", "viewer"]  # fixtures
 
 
 def _stack_that_may_be_anything(viewer: ViewerModel, panel: SegmentWidget) -> None:
@@ -68,12 +68,13 @@ def test_bad_input_is_told_in_one_line(
     message: str,
     panel: SegmentWidget,
     viewer: ViewerModel,
+    raised: list[object],
 ) -> None:
     prepare(viewer, panel)
     before = names(viewer)
     segment(panel)
     assert message in panel.message.text() and "\n" not in panel.message.text()
-    assert names(viewer) == before and panel.run.isEnabled()
+    assert names(viewer) == before and panel.run.isEnabled() and not raised
 
 
 def test_a_damaged_model_is_told(app: QApplication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

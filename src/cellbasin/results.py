@@ -62,20 +62,26 @@ class Segmentation:
 
 def object_table(labels: np.ndarray, probability: np.ndarray, flow_error: np.ndarray) -> dict[str, np.ndarray]:
     """Columns of `Segmentation.objects` for labels ([Z,] Y, X) numbered 1..N and one flow error each (N,)."""
-    count = len(flow_error)
-    axes = "zyx"[-labels.ndim :]
-    area = areas(labels).astype(np.int64)
-    size = np.maximum(area, 1)
+    places, count = place_table(labels), len(flow_error)
+    at_border = places.pop("touches_border")
+    return places | {
+        "mean_probability": np.bincount(labels.ravel(), probability.ravel(), minlength=count + 1)[1:]
+        / np.maximum(places["area"], 1),
+        "flow_error": flow_error.astype(np.float64),
+        "touches_border": at_border,
+    }
+
+
+def place_table(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of `Segmentation.objects` that labels ([Z,] Y, X) numbered 1..N tell by themselves."""
+    axes, area = "zyx"[-labels.ndim :], areas(labels).astype(np.int64)
+    count = len(area)
     box = boxes(labels).reshape(count, labels.ndim, 2)
     ends = [f"box_{axis}{end}" for end in (0, 1) for axis in axes]
     table: dict[str, np.ndarray] = {"label": np.arange(1, count + 1, dtype=np.int32), "area": area}
-    table |= {f"centre_{axis}": _position_sums(labels, k, count) / size for k, axis in enumerate(axes)}
+    table |= {f"centre_{axis}": _position_sums(labels, k, count) / np.maximum(area, 1) for k, axis in enumerate(axes)}
     table |= dict(zip(ends, box.transpose(2, 1, 0).reshape(2 * labels.ndim, count), strict=True))
-    return table | {
-        "mean_probability": np.bincount(labels.ravel(), probability.ravel(), minlength=count + 1)[1:] / size,
-        "flow_error": flow_error.astype(np.float64),
-        "touches_border": touches_border(labels, range(labels.ndim)),
-    }
+    return table | {"touches_border": touches_border(labels, range(labels.ndim))}
 
 
 def _position_sums(labels: np.ndarray, axis: int, count: int) -> np.ndarray:

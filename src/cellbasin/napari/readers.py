@@ -18,7 +18,7 @@ from cellbasin.io import (
 )
 from cellbasin.io.read import is_zarr
 
-from .results import LayerData, flow_layer, probability_layer
+from .results import MADE, LayerData, flow_layer, probability_layer
 
 Read = Callable[[Any], list[LayerData]]
 
@@ -55,7 +55,7 @@ def _seg_layers(path: Path) -> list[LayerData]:
     if seg.flow is not None and seg.probability is not None:
         layers += [flow_layer(name, flow_colours(seg.flow[-2:])), probability_layer(name, seg.probability)]
         kept |= {"flow": seg.flow, "probability": seg.probability}
-    return [*layers, (seg.labels, {"name": f"{name} cells", "metadata": {"cellbasin": kept}}, "labels")]
+    return [*layers, (seg.labels, {"name": f"{name} cells", "metadata": {MADE: kept}}, "labels")]
 
 
 def _label_layers(path: Path) -> list[LayerData]:

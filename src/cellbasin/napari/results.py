@@ -17,6 +17,7 @@ from .source import Source
 
 LayerData = tuple[Any, dict[str, Any], str]
 MAPS = ("flows", "probability")
+MADE = "cellbasin"  # key of the metadata of layers that are results
 
 
 @dataclass(eq=False)
@@ -58,7 +59,7 @@ class Collected:
             made.append(flow_layer(name, self.source.as_in_layer(self.flows), here))
         if self.probability:
             made.append(probability_layer(name, self.source.as_in_layer(self.probability), here))
-        told = {**here, "name": f"{name} cells", "features": self._features(), "metadata": {"cellbasin": self._kept()}}
+        told = {**here, "name": f"{name} cells", "features": self._features(), "metadata": {MADE: self._kept()}}
         return [*made, (self.source.as_in_layer(self.labels), told, "labels")]
 
     def _features(self) -> dict[str, np.ndarray]:
@@ -92,10 +93,10 @@ class Collected:
 
 def flow_layer(name: str, picture: np.ndarray, here: Mapping[str, Any] = MappingProxyType({})) -> LayerData:
     """Coloured flows (..., Y, X, 3) as a layer that waits to be shown; here: where it lies."""
-    return picture, {**here, "name": f"{name} flows", "rgb": True, "visible": False}, "image"
+    return picture, {**here, "name": f"{name} flows", "rgb": True, "visible": False, "metadata": {MADE: {}}}, "image"
 
 
 def probability_layer(name: str, array: np.ndarray, here: Mapping[str, Any] = MappingProxyType({})) -> LayerData:
     """Probability (..., Y, X) as a layer that waits to be shown; here: where it lies."""
-    shown = {"contrast_limits": (0, 1), "colormap": "viridis", "visible": False}
+    shown = {"contrast_limits": (0, 1), "colormap": "viridis", "visible": False, "metadata": {MADE: {}}}
     return array, {**here, "name": f"{name} probability", **shown}, "image"
