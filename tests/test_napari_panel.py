@@ -120,6 +120,7 @@ def test_a_volume_is_segmented_in_3d_with_the_distance_of_its_planes(panel: Segm
     wanted = MODEL.segment(pixels, axes="ZYX", options=Options(anisotropy=2.0), diameter=20)
     np.testing.assert_array_equal(cells.data, wanted.labels)
     np.testing.assert_array_equal(cells.scale, told["scale"])
+    assert "diameter 20.0 px (given), anisotropy 2 (voxel size), " in panel.message.text()
     assert viewer.layers[f"{told['name']} flows"].data.shape == (*pixels.shape, 3)
 
 

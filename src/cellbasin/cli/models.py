@@ -108,8 +108,10 @@ def add(
     """Check a weights file and keep a copy that can be used by name.
 
     A file of Cellpose 1 to 3 is converted; its size model (NAME_size.npy or size_NAME.npy) is taken from beside it.
-    What is fetched from the web must have the checksum that its author tells (--sha256). Nothing else that cellbasin
-    does uses the network.
+
+    What is fetched from the web must have the checksum that its author tells (--sha256).
+
+    Nothing else that cellbasin does uses the network.
     """
     from cellbasin.cli.download import check_sha256, fetch, file_name, is_address
 
@@ -177,8 +179,9 @@ def export(
 ) -> int:
     """Write a model's weights file, or by its ending a file for other programs.
 
-    .pth is for Cellpose 1 to 3 (the paper's network only; the size model goes to FILE_size.npy beside it), .onnx for
-    any program that runs ONNX, .zip a package of the BioImage Model Zoo.
+    .pth is for Cellpose 1 to 3 (the paper's network only); the size model goes to FILE_size.npy beside it.
+
+    .onnx is for any program that runs ONNX, .zip is a package of the BioImage Model Zoo.
     """
     from cellbasin.foreign import exported, open_weights
     from cellbasin.weights import SUFFIX, find_model

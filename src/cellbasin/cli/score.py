@@ -23,14 +23,14 @@ def score(
         Path,
         Parameter(name="PREDICTED", help="Label image to score, or a folder of them with the same names."),
     ],
+    /,
     *,
     ignore: IgnoreOption = NOT_ANNOTATED,
     json_file: JsonOption = None,
 ) -> int:
     """Score label images: average precision at IoU 0.5, 0.75 and 0.9, object counts and sizes.
 
-    Files of two folders, and of their subfolders, are paired by name; endings and a final _masks do not
-    matter.
+    Files of two folders, and of their subfolders, are paired by name; endings and a final _masks do not matter.
     """
     from cellbasin.evaluation import Evaluation, pair_label_files, read_numbered, score_labels
 

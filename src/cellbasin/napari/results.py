@@ -84,8 +84,11 @@ class Collected:
         made = f"in {len(self.facts)} frames, " if len(self.facts) > 1 else ""
         sizes = sorted(fact["diameter"] for fact in self.facts)
         size = f"{sizes[0]:.1f}" if len(sizes) == 1 else f"{sizes[0]:.1f} to {sizes[-1]:.1f}"
-        seconds = sum(fact["seconds"] for fact in self.facts)
-        text = f"{self.count} objects, {made}diameter {size} px ({self.facts[0]['diameter_source']}), {seconds:.1f} s"
+        seconds, fact = sum(fact["seconds"] for fact in self.facts), self.facts[0]
+        text = f"{self.count} objects, {made}diameter {size} px ({fact['diameter_source']})"
+        if "anisotropy" in fact:
+            text += f", anisotropy {fact['anisotropy']:.4g} ({fact['anisotropy_source']})"
+        text += f", {seconds:.1f} s"
         if any(fact.get("novelty", {}).get("unlike") for fact in self.facts):
             text += f"; {UNLIKE}"
         return text

@@ -234,15 +234,17 @@ class SegmentWidget(QWidget):
             self.message.setText("cancelling")
 
     def changeEvent(self, event: QEvent) -> None:
-        """Closed for good, not only hidden, it is taken out of the window: nobody could cancel or get what it makes."""
+        """Cancel when the panel leaves its window: it is closed for good then, not only hidden."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             self.stop()
         super().changeEvent(event)
 
     def _tell(self, stage: str, part: float) -> bool:
-        """Called by the thread."""
+        """Called by the thread, also after the panel was closed."""
+        if self._worker is None or self._worker.abort_requested:
+            return False
         self.told.emit(stage, part)
-        return self._worker is not None and not self._worker.abort_requested
+        return True
 
     def _show_progress(self, stage: str, part: float) -> None:
         self.bar.setFormat(f"{stage} %p%")
