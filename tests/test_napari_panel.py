@@ -97,6 +97,18 @@ def test_again_replaces_its_own_layers_and_no_others(panel: SegmentWidget, viewe
     np.testing.assert_array_equal(again.data, MODEL.segment(nuclei(), diameter=40).labels)
 
 
+def test_labels_that_were_edited_are_kept(panel: SegmentWidget, viewer: ViewerModel) -> None:
+    viewer.add_image(nuclei(), name="a")
+    segment(panel)
+    mine = viewer.layers["a cells"]
+    mine.paint((5, 5), 99)
+    wanted = mine.data.copy()
+    for _ in range(2):
+        segment(panel)
+        assert names(viewer) == ["a", "a cells", "a cells [1]"]
+    np.testing.assert_array_equal(viewer.layers["a cells"].data, wanted)
+
+
 def test_time_series_are_segmented_frame_by_frame(panel: SegmentWidget, viewer: ViewerModel) -> None:
     frames = np.stack([nuclei(seed=seed) for seed in (1, 2)])
     viewer.add_image(frames, name="film", axis_labels=("t", "y", "x"), scale=(5, 1, 1))

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 from weakref import WeakKeyDictionary
+from zlib import crc32
 
-from napari.layers import Image, Layer
+import numpy as np
+from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtWidgets import (
@@ -38,8 +40,8 @@ from .source import channel_names, largest, layer_readings, plane_in_sight, sour
 
 _FROM_LAYER = ("axes", "channels")  # options that the layer's own fields stand for
 _FIRST = ("diameter", "min_confidence")  # those that are always in sight
-_MADE: WeakKeyDictionary[Layer, dict[bool, list[Layer]]] = WeakKeyDictionary()
-"""Layers made of an image by any panel, also one that is closed by now; bool: of a plane."""
+_MADE: WeakKeyDictionary[Layer, dict[bool, dict[Layer, int]]] = WeakKeyDictionary()
+"""Layers made of an image by any panel, also one that is closed by now, with checksums; bool: of a plane."""
 _EXPECTED = (ValueError, TypeError, OSError, MemoryError, EngineError)  # of images, options and models that do not fit
 
 
@@ -251,20 +253,26 @@ class SegmentWidget(QWidget):
         self.bar.setValue(round(100 * part))
 
     def _add_layers(self, collected: Collected) -> None:
-        """In the places of the layers made of the same source before, and shown or not as those were."""
+        """In the places of the layers made of the same source before, and shown or not as those were.
+
+        Labels that were edited since stay: they are the user's work.
+        """
         layers, (source, plane) = self._viewer.layers, self._source
         kinds = _MADE.setdefault(source, {})
-        before = [layer for layer in kinds.pop(plane, []) if layer in layers]
+        before = {layer: number for layer, number in kinds.pop(plane, {}).items() if layer in layers}
+        edited = [layer for layer, number in before.items() if _checksum(layer) != number]
         shown = {layer.name: layer.visible for layer in before}
         made = [Layer.create(*data) for data in collected.layers()]
-        kinds[plane] = made
+        kinds[plane] = {layer: _checksum(layer) for layer in made}
         for layer in before:
-            layers.remove(layer)
+            if layer not in edited:
+                layers.remove(layer)
         for layer in made:
             layer.visible = shown.get(layer.name, layer.visible)
             self._viewer.add_layer(layer)
         self._list_layers()
-        self.message.setText(collected.summary())
+        kept = "".join(f"; {layer.name} was edited and is kept" for layer in edited)
+        self.message.setText(collected.summary() + kept)
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, Cancelled):
@@ -284,6 +292,11 @@ class SegmentWidget(QWidget):
         self.cancel.setEnabled(False)
         self.bar.setVisible(False)
         self.bar.setValue(0)
+
+
+def _checksum(layer: Layer) -> int:
+    """Tells whether labels were edited; pictures never are."""
+    return crc32(np.ascontiguousarray(layer.data).data) if isinstance(layer, Labels) else 0
 
 
 def _fits(layer: Any, axes: str, nuclei: Any) -> bool:
