@@ -202,5 +202,6 @@ def test_every_image_of_a_microscopes_file_is_a_layer(plugins: PluginManager, tm
 
 def test_files_of_others_are_left_to_other_readers(tmp_path: Path) -> None:
     assert readers.get_reader(str(tmp_path)) is None
-    assert readers.get_reader("photo.png") is None
+    for name in ("photo.png", "a_masks.csv", "a_masks.json"):
+        assert readers.get_reader(name) is None
     assert readers.get_reader(["a_masks.tif", "b_masks.tif"]) is None

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
   cellbasin models list
   cellbasin models info general
-  cellbasin models add mine.safetensors        then: segment cells.tif -m mine
+  cellbasin models add mine.safetensors          then: segment cells.tif -m mine
   cellbasin models add https://example.org/mine.safetensors --sha256 9f86d081...
-  cellbasin models add cyto3                   a file of Cellpose 1 to 3
+  cellbasin models add cyto3                     a file of Cellpose 1 to 3
   cellbasin models export general copy.safetensors
-  cellbasin models export paper paper.pth      for Cellpose 1 to 3
-  cellbasin models export general general.onnx for any program that runs ONNX
-  cellbasin models export general general.zip  for the BioImage Model Zoo"""
+  cellbasin models export paper paper.pth        for Cellpose 1 to 3
+  cellbasin models export general general.onnx   for any program that runs ONNX
+  cellbasin models export general general.zip    for the BioImage Model Zoo"""
 
 
 def make_app() -> App:
