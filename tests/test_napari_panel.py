@@ -118,6 +118,11 @@ def test_time_series_are_segmented_frame_by_frame(panel: SegmentWidget, viewer: 
     np.testing.assert_array_equal(cells.data[0], found[0].labels)
     np.testing.assert_array_equal(cells.data[1], np.where(found[1].labels > 0, found[1].labels + len(found[0]), 0))
     assert cells.features["index"].is_unique and cells.features["frame"].sum() == len(found[1])
+    low, high = sorted(result.diameter for result in found)
+    assert f"diameter {low:.1f} to {high:.1f} px" in panel.message.text()
+    viewer.layers["film"].data = np.stack([frames[0]] * 2)
+    segment(panel)
+    assert f"diameter {found[0].diameter:.1f} px (estimated)" in panel.message.text()
     assert viewer.layers["film flows"].data.shape == (*frames.shape, 3)
 
 

@@ -83,7 +83,7 @@ class Collected:
         """One line for people."""
         made = f"in {len(self.facts)} frames, " if len(self.facts) > 1 else ""
         sizes = sorted(fact["diameter"] for fact in self.facts)
-        size = f"{sizes[0]:.1f}" if len(sizes) == 1 else f"{sizes[0]:.1f} to {sizes[-1]:.1f}"
+        size = " to ".join(dict.fromkeys(f"{one:.1f}" for one in (sizes[0], sizes[-1])))
         seconds, fact = sum(fact["seconds"] for fact in self.facts), self.facts[0]
         text = f"{self.count} objects, {made}diameter {size} px ({fact['diameter_source']})"
         if "anisotropy" in fact:
