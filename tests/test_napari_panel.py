@@ -186,6 +186,16 @@ def test_colour_pictures_are_read_as_gray_or_by_one_colour(panel: SegmentWidget,
     np.testing.assert_array_equal(viewer.layers["photo cells"].data, MODEL.segment(picture, channels=(1,)).labels)
 
 
+def test_a_layer_may_get_other_pixels(panel: SegmentWidget, viewer: ViewerModel) -> None:
+    layer = viewer.add_image(nuclei(), name="a")
+    layer.data = np.stack([nuclei()] * 3, axis=-1)[..., :2]
+    segment(panel)
+    assert panel.axes.currentText() == "YXC (2 channels)" and names(viewer) == ["a", "a cells"], panel.message.text()
+    layer.data = np.stack([nuclei()] * 3)
+    segment(panel)
+    assert "choose what they are" in panel.message.text()
+
+
 def test_a_panel_opened_after_the_image_knows_its_axes(app: QApplication, viewer: ViewerModel) -> None:
     viewer.add_image(nuclei(), name="a")
     panel = SegmentWidget(viewer)

@@ -190,6 +190,9 @@ class SegmentWidget(QWidget):
         layer, axes = self.layer.currentData(), self.axes.currentData()
         if layer is None:
             raise ValueError("there is no image layer: open an image first")
+        if axes is not None and axes not in layer_readings(layer):  # its pixels are others than when it was chosen
+            self._list_axes()
+            axes = self.axes.currentData()
         if axes is None:
             layer_readings(layer)  # says what is wrong with the layer
             raise ValueError("the axes of this layer are not known: choose what they are")
