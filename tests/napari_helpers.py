@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -46,6 +47,14 @@ def panel(app: QApplication, viewer: ViewerModel) -> Iterator[SegmentWidget]:
     widget.stop()
     until(lambda: widget._worker is None)
     widget.close()
+
+
+@pytest.fixture
+def raised(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What Qt's event loop raises, each of which napari shows as an error with its traceback."""
+    errors: list[object] = []
+    monkeypatch.setattr(sys, "excepthook", lambda kind, error, traceback: errors.append(error))
+    return errors
 
 
 def until(done: Callable[[], bool], seconds: float = 30) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -244,7 +245,7 @@ def test_score_two_files(run: Run, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", truth)
     tifffile.imwrite(tmp_path / "b.tif", found)
     outcome = run("score", tmp_path / "a.tif", tmp_path / "b.tif", "--json", tmp_path / "s.json")
-    assert outcome.code == 0 and "0.500" in outcome.out
+    assert outcome.code == 0 and "0.500" in outcome.out and outcome.out.count("\nall ") == 1
     summary = json.loads((tmp_path / "s.json").read_text())["all"]
     assert (summary["tp"][0], summary["fp"][0], summary["fn"][0]) == (1, 0, 1)
     plain = json.loads(
@@ -345,7 +346,7 @@ def test_doctor(run: Run, small_model: Path, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("CELLBASIN_MODELS", str(tmp_path / "mine"))
     assert run("models", "add", small_model, "--name", "tiny").code == 0
     outcome = run("doctor")
-    for word in ("processor", "threads", "openvino", "compiled code", "tiny", "because", "temporary"):
+    for word in ("processor", "threads", "openvino", "compiled code", "tiny", "because", "temporary", "formats: "):
         assert word in outcome.out
     findings = json.loads(run("doctor", "--json", "-").out)
     assert outcome.code == 0 and not [finding for finding in findings if finding["state"] == "problem"]
@@ -364,6 +365,21 @@ def test_doctor_survives_what_it_looks_for(run: Run, monkeypatch: pytest.MonkeyP
 def test_help_has_examples(run: Run, command: list[str]) -> None:
     outcome = run(*command, "--help")
     assert outcome.code == 0 and "Examples:" in outcome.out and "cellbasin" in outcome.out
+
+
+def test_help_says_units_and_defaults_as_they_are_typed(run: Run) -> None:
+    told = run("segment", "--help").out
+    assert "Usage: cellbasin segment [OPTIONS] INPUT..." in told
+    for words in ("--memory GB", "--smoothing PX", "--batch N", "--min-size PX", "[default: 1,1,1]"):
+        assert words in told
+
+
+@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), ["models", "add"], ["models", "export"]])
+def test_paragraphs_of_help_flow(run: Run, command: list[str]) -> None:
+    lines = run(*command, "--help").out.split("\n\u256d")[0].splitlines()
+    for line, after in itertools.pairwise(lines):
+        full = bool(after.strip()) and len(line.rstrip()) + len(after.split()[0]) >= 79
+        assert full or not line.strip() or not after.strip(), line
 
 
 @pytest.mark.parametrize("module", [doctor, evaluate, models, score, segment, train])

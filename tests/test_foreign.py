@@ -337,6 +337,8 @@ def test_command_line(run: Run, file: Path, image: Path, tmp_path: Path, monkeyp
     assert run("segment", image, "--model", "mine", "--diameter", 20, "--out", tmp_path).code == 0
     assert len(direct) > 100
     assert "cellpose" in run("models", "info", file).out
+    assert run("models", "export", file, tmp_path / "ours.safetensors").code == 0
+    assert load_weights(tmp_path / "ours.safetensors").card.recipe["sha256"] == open_weights(file).sha256
     assert run("models", "export", "mine", tmp_path / "out.pth").code == 0
     assert (tmp_path / "out.pth").is_file()
     assert_one_line(run("models", "export", "mine", tmp_path / "out.pth"), "out.pth")

@@ -90,7 +90,7 @@ def test_provenance_may_hold_numpy_numbers_and_paths(tmp_path: Path) -> None:
         ("a.tif", np.ones((4, 4)), "whole numbers"),
         ("a.tif", np.full((4, 4), -1), "whole numbers"),
         ("a.tif", np.zeros((0, 4), int), "expected"),
-        ("a.png", np.ones((2, 4, 4), int), "two dimensions"),
+        ("a.png", np.ones((2, 4, 4), int), "along 3 axes"),
         ("a.tif", np.full((4, 4), 2**32), "4294967296; expected at most 4294967295"),
         ("a.zarr", np.full((4, 4), 2**31), "2147483648; expected at most 2147483647"),
         ("a.zarr", np.full((4, 4), -1), "whole numbers"),

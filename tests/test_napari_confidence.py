@@ -47,6 +47,16 @@ def test_the_slider_hides_objects_below_it(judged: tuple[ConfidenceWidget, Label
     assert seen(layer) == everything
 
 
+def test_what_a_closed_panel_hid_comes_back(judged: tuple[ConfidenceWidget, Labels], viewer: ViewerModel) -> None:
+    widget, layer = judged
+    everything = seen(layer)
+    widget.least.setValue(0.6)
+    later = ConfidenceWidget(viewer)
+    later.least.setValue(0.1)
+    later.least.setValue(0)
+    assert seen(layer) == everything
+
+
 def test_colours_tell_the_confidence(judged: tuple[ConfidenceWidget, Labels]) -> None:
     widget, layer = judged
     own = layer.colormap

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,7 @@ from cellbasin.io.ome_zarr import write_zarr_labels
 from cellbasin.io.outputs import is_by_hand
 from cellbasin.napari import readers, writers
 from cellbasin.napari.source import layer_readings, voxel_size_of
+from cellbasin.results import object_table
 
 __all__ = ["cells", "plugins"]  # fixtures
 
@@ -56,15 +58,34 @@ def test_other_files_hold_the_same_objects(plugins: PluginManager, cells: Labels
     assert len(polygons["features"]) == len(annotations) == wanted.max()
     assert annotations[-1]["score"] == 1.0
     rows = saved(plugins, tmp_path / "a.csv", cells).read_text().splitlines()
-    assert rows[0] == "label,area,confidence" and len(rows) == wanted.max() + 1
+    assert rows[0].startswith("label,area,") and rows[0].endswith(",confidence") and len(rows) == wanted.max() + 1
 
 
 def test_a_table_tells_what_is_there_after_drawing(plugins: PluginManager, cells: Labels, tmp_path: Path) -> None:
-    drawn = Labels(cells.data.copy(), features=cells.features)
-    drawn.data[drawn.data == 1] = 0
+    numbers = np.arange(1, cells.data.max() + 1)
+    features = {"index": numbers, **object_table(cells.data, np.ones(cells.data.shape), numbers / 100)}
+    drawn = Labels(cells.data.copy(), features=features, scale=cells.scale, units=cells.units)
+    drawn.data[drawn.data == 1] = 3  # together with another
     drawn.data[:3, :3] = 99
-    rows = saved(plugins, tmp_path / "a.csv", drawn).read_text().splitlines()
-    assert rows[1].startswith("2,") and rows[-1] == "99,9,"
+    with saved(plugins, tmp_path / "a.csv", drawn).open() as file:
+        rows = {int(row["label"]): row for row in csv.DictReader(file)}
+    assert list(rows) == np.unique(drawn.data)[1:].tolist()
+    wanted = measured(drawn.data == 3)
+    assert {name: rows[3][name] for name in wanted} == wanted
+    assert rows[3]["flow_error"] == "0.03"  # what the network said is kept
+    assert rows[99]["area"] == "9" and rows[99]["area_um2"] == "1.125" and rows[99]["flow_error"] == ""
+    assert float(rows[99]["solidity"]) == 1
+
+
+def measured(where: np.ndarray) -> dict[str, str]:
+    y, x = where.nonzero()
+    return {
+        "area": str(len(y)),
+        "centre_y": f"{y.mean():.7g}",
+        "box_y0": str(y.min()),
+        "box_x1": str(x.max() + 1),
+        "touches_border": str(int(where[[0, -1]].any() or where[:, [0, -1]].any())),
+    }
 
 
 def test_cellposes_name_is_kept_to_and_other_files_are_not_replaced(cells: Labels, tmp_path: Path) -> None:
@@ -128,7 +149,8 @@ def test_a_time_series_is_refused_by_files_that_cannot_hold_it(tmp_path: Path) -
             writers.write(str(tmp_path / name), data, told)
     assert not list(tmp_path.iterdir())
     writers.write(str(tmp_path / "a.csv"), data, told)
-    assert (tmp_path / "a.csv").read_text() == "label,area\n1,432\n"
+    rows = (tmp_path / "a.csv").read_text().splitlines()
+    assert [row[:10] for row in rows] == ["frame,labe", "0,1,216,1,", "1,1,216,1,"]
 
 
 def test_a_plane_of_a_stack_is_saved_as_an_image(tmp_path: Path) -> None:
@@ -192,5 +214,6 @@ def test_every_image_of_a_microscopes_file_is_a_layer(plugins: PluginManager, tm
 
 def test_files_of_others_are_left_to_other_readers(tmp_path: Path) -> None:
     assert readers.get_reader(str(tmp_path)) is None
-    assert readers.get_reader("photo.png") is None
+    for name in ("photo.png", "a_masks.csv", "a_masks.json"):
+        assert readers.get_reader(name) is None
     assert readers.get_reader(["a_masks.tif", "b_masks.tif"]) is None

@@ -11,8 +11,8 @@ import pytest
 pytest.importorskip("napari", reason="needs the extra napari")
 
 from napari.components import ViewerModel
-from napari_helpers import MODEL, app, choose, names, nuclei, panel, segment, until, viewer
-from qtpy.QtWidgets import QApplication
+from napari_helpers import MODEL, app, choose, names, nuclei, panel, raised, segment, until, viewer
+from qtpy.QtWidgets import QApplication, QDockWidget
 
 from cellbasin.generator import generate
 from cellbasin.io import read_seg
@@ -21,7 +21,7 @@ from cellbasin.napari.form import OptionsForm
 from cellbasin.napari.widget import SegmentWidget
 from cellbasin.options import Options
 
-__all__ = ["app", "panel", "viewer"]  # fixtures
+__all__ = ["app", "panel", "raised", "viewer"]  # fixtures
 
 
 def test_the_form_has_every_option_and_starts_with_its_default(panel: SegmentWidget, viewer: ViewerModel) -> None:
@@ -97,6 +97,18 @@ def test_again_replaces_its_own_layers_and_no_others(panel: SegmentWidget, viewe
     np.testing.assert_array_equal(again.data, MODEL.segment(nuclei(), diameter=40).labels)
 
 
+def test_labels_that_were_edited_are_kept(panel: SegmentWidget, viewer: ViewerModel) -> None:
+    viewer.add_image(nuclei(), name="a")
+    segment(panel)
+    mine = viewer.layers["a cells"]
+    mine.paint((5, 5), 99)
+    wanted = mine.data.copy()
+    for _ in range(2):
+        segment(panel)
+        assert names(viewer) == ["a", "a cells", "a cells [1]"]
+    np.testing.assert_array_equal(viewer.layers["a cells"].data, wanted)
+
+
 def test_time_series_are_segmented_frame_by_frame(panel: SegmentWidget, viewer: ViewerModel) -> None:
     frames = np.stack([nuclei(seed=seed) for seed in (1, 2)])
     viewer.add_image(frames, name="film", axis_labels=("t", "y", "x"), scale=(5, 1, 1))
@@ -106,6 +118,11 @@ def test_time_series_are_segmented_frame_by_frame(panel: SegmentWidget, viewer: 
     np.testing.assert_array_equal(cells.data[0], found[0].labels)
     np.testing.assert_array_equal(cells.data[1], np.where(found[1].labels > 0, found[1].labels + len(found[0]), 0))
     assert cells.features["index"].is_unique and cells.features["frame"].sum() == len(found[1])
+    low, high = sorted(result.diameter for result in found)
+    assert f"diameter {low:.1f} to {high:.1f} px" in panel.message.text()
+    viewer.layers["film"].data = np.stack([frames[0]] * 2)
+    segment(panel)
+    assert f"diameter {found[0].diameter:.1f} px (estimated)" in panel.message.text()
     assert viewer.layers["film flows"].data.shape == (*frames.shape, 3)
 
 
@@ -120,6 +137,7 @@ def test_a_volume_is_segmented_in_3d_with_the_distance_of_its_planes(panel: Segm
     wanted = MODEL.segment(pixels, axes="ZYX", options=Options(anisotropy=2.0), diameter=20)
     np.testing.assert_array_equal(cells.data, wanted.labels)
     np.testing.assert_array_equal(cells.scale, told["scale"])
+    assert "diameter 20.0 px (given), anisotropy 2 (voxel size), " in panel.message.text()
     assert viewer.layers[f"{told['name']} flows"].data.shape == (*pixels.shape, 3)
 
 
@@ -168,14 +186,56 @@ def test_colour_pictures_are_read_as_gray_or_by_one_colour(panel: SegmentWidget,
     np.testing.assert_array_equal(viewer.layers["photo cells"].data, MODEL.segment(picture, channels=(1,)).labels)
 
 
-def test_cancel_adds_nothing_and_the_button_can_be_used_again(panel: SegmentWidget, viewer: ViewerModel) -> None:
+def test_a_layer_may_get_other_pixels(panel: SegmentWidget, viewer: ViewerModel) -> None:
+    layer = viewer.add_image(nuclei(), name="a")
+    layer.data = np.stack([nuclei()] * 3, axis=-1)[..., :2]
+    segment(panel)
+    assert panel.axes.currentText() == "YXC (2 channels)" and names(viewer) == ["a", "a cells"], panel.message.text()
+    layer.data = np.stack([nuclei()] * 3)
+    segment(panel)
+    assert "choose what they are" in panel.message.text()
+
+
+def test_a_panel_opened_after_the_image_knows_its_axes(app: QApplication, viewer: ViewerModel) -> None:
+    viewer.add_image(nuclei(), name="a")
+    panel = SegmentWidget(viewer)
+    segment(panel)
+    assert names(viewer) == ["a", "a cells"], panel.message.text()
+
+
+def test_panels_know_what_others_made(panel: SegmentWidget, viewer: ViewerModel) -> None:
+    viewer.add_image(nuclei(), name="a")
+    panel.maps["flows"].setChecked(True)
+    panel.maps["probability"].setChecked(True)
+    segment(panel)
+    later = SegmentWidget(viewer)
+    assert [later.layer.itemText(k) for k in range(later.layer.count())] == ["a"]
+    segment(later)
+    assert names(viewer) == ["a", "a cells"]
+
+
+def test_closing_the_panel_cancels(app: QApplication, viewer: ViewerModel) -> None:
+    viewer.add_image(nuclei((700, 700)), name="large")
+    dock = QDockWidget()
+    panel = SegmentWidget(viewer)
+    dock.setWidget(panel)
+    dock.show()
+    panel.told.connect(lambda stage, part: panel.setParent(None))  # as napari does when the dock is closed for good
+    panel.run.click()
+    until(lambda: panel.run.isEnabled())
+    assert panel.message.text() == "cancelled: no layers were added" and names(viewer) == ["large"]
+
+
+def test_cancel_adds_nothing_and_the_button_can_be_used_again(
+    panel: SegmentWidget, viewer: ViewerModel, raised: list[object]
+) -> None:
     viewer.add_image(nuclei((700, 700)), name="large")
     panel.told.connect(lambda stage, part: panel.cancel.click())
     panel.run.click()
     assert not panel.run.isEnabled() and panel.cancel.isEnabled()
     until(lambda: panel.run.isEnabled())
     assert names(viewer) == ["large"] and panel.message.text() == "cancelled: no layers were added"
-    assert not panel.cancel.isEnabled()
+    assert not panel.cancel.isEnabled() and not raised
     panel.told.disconnect()
     segment(panel)
     assert names(viewer) == ["large", "large cells"]

@@ -11,12 +11,15 @@ import pytest
 pytest.importorskip("napari", reason="needs the extra napari")
 
 from napari.components import ViewerModel
-from napari_helpers import app, choose, names, nuclei, panel, segment, viewer
+from napari.utils.notifications import notification_manager
+from napari_helpers import app, choose, names, nuclei, panel, raised, segment, viewer
 from qtpy.QtWidgets import QApplication
 
+from cellbasin.napari.job import Job, Tell
+from cellbasin.napari.results import Collected
 from cellbasin.napari.widget import SegmentWidget
 
-__all__ = ["app", "panel", "viewer"]  # fixtures
+__all__ = ["app", "panel", "raised", "viewer"]  # fixtures
 
 
 def _stack_that_may_be_anything(viewer: ViewerModel, panel: SegmentWidget) -> None:
@@ -68,12 +71,13 @@ def test_bad_input_is_told_in_one_line(
     message: str,
     panel: SegmentWidget,
     viewer: ViewerModel,
+    raised: list[object],
 ) -> None:
     prepare(viewer, panel)
     before = names(viewer)
     segment(panel)
     assert message in panel.message.text() and "\n" not in panel.message.text()
-    assert names(viewer) == before and panel.run.isEnabled()
+    assert names(viewer) == before and panel.run.isEnabled() and not raised
 
 
 def test_a_damaged_model_is_told(app: QApplication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -86,6 +90,21 @@ def test_a_damaged_model_is_told(app: QApplication, tmp_path: Path, monkeypatch:
     viewer.add_image(nuclei())
     segment(panel)
     assert "broken.safetensors" in panel.message.text()
+
+
+def test_what_nobody_expects_is_reported_once(
+    panel: SegmentWidget, viewer: ViewerModel, raised: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(job: Job, tell: Tell) -> Collected:
+        raise KeyError("odd")
+
+    told: list[object] = []
+    monkeypatch.setattr(Job, "run", broken)
+    monkeypatch.setattr(notification_manager, "receive_error", lambda kind, error, traceback: told.append(error))
+    viewer.add_image(nuclei(), name="a")
+    segment(panel)
+    assert [str(error) for error in told] == ["'odd'"] and not raised
+    assert "odd" in panel.message.text() and names(viewer) == ["a"] and panel.run.isEnabled()
 
 
 def test_an_empty_image_has_no_objects_and_is_no_error(panel: SegmentWidget, viewer: ViewerModel) -> None:

@@ -184,19 +184,26 @@ def find_boxes(volume: Labels, largest: int) -> tuple[NDArray[np.int64], NDArray
 
 
 @njit(nogil=True, cache=True)
-def object_sums(volume: Labels, values: NDArray, largest: int) -> NDArray[np.float64]:
-    """Sums of z, y, x and of the values (Z, Y, X) over the pixels of every label, (largest + 1, 4)."""
-    sums = np.zeros((largest + 1, 4))
+def position_sums(volume: Labels, largest: int) -> NDArray[np.float64]:
+    """Sums of z, y and x over the pixels of every label, (largest + 1, 3); background is not counted."""
+    sums = np.zeros((largest + 1, 3))
     for z in range(volume.shape[0]):
         for y in range(volume.shape[1]):
             for x in range(volume.shape[2]):
                 label = volume[z, y, x]
                 if label > 0:
-                    own = sums[label]
-                    own[0] += z
-                    own[1] += y
-                    own[2] += x
-                    own[3] += values[z, y, x]
+                    sums[label, 0] += z
+                    sums[label, 1] += y
+                    sums[label, 2] += x
+    return sums
+
+
+@njit(nogil=True, cache=True)
+def value_sums(labels: Labels, values: NDArray, largest: int) -> NDArray[np.float64]:
+    """Sums of values (N,) over the pixels of every label (N,), (largest + 1,)."""
+    sums = np.zeros(largest + 1)
+    for place in range(len(labels)):
+        sums[labels[place]] += values[place]
     return sums
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from cellbasin.label_kernels import object_sums
+from cellbasin.label_kernels import position_sums, value_sums
 from cellbasin.labels import areas, boxes, select, touches_border
 
 
@@ -65,20 +65,24 @@ class Segmentation:
 
 def object_table(labels: np.ndarray, probability: np.ndarray, flow_error: np.ndarray) -> dict[str, np.ndarray]:
     """Columns of `Segmentation.objects` for labels ([Z,] Y, X) numbered 1..N and one flow error each (N,)."""
-    count = len(flow_error)
-    axes = "zyx"[-labels.ndim :]
-    area = areas(labels).astype(np.int64)
-    size = np.maximum(area, 1)
+    places, count = place_table(labels), len(flow_error)
+    at_border = places.pop("touches_border")
+    return places | {
+        "mean_probability": value_sums(labels.ravel(), probability.ravel(), count)[1:] / np.maximum(places["area"], 1),
+        "flow_error": flow_error.astype(np.float64),
+        "touches_border": at_border,
+    }
+
+
+def place_table(labels: np.ndarray) -> dict[str, np.ndarray]:
+    """Columns of `Segmentation.objects` that labels ([Z,] Y, X) numbered 1..N tell by themselves."""
+    axes, area = "zyx"[-labels.ndim :], areas(labels).astype(np.int64)
+    count = len(area)
     box = boxes(labels).reshape(count, labels.ndim, 2)
     ends = [f"box_{axis}{end}" for end in (0, 1) for axis in axes]
     table: dict[str, np.ndarray] = {"label": np.arange(1, count + 1, dtype=np.int32), "area": area}
-    volume = labels.reshape((1,) * (3 - labels.ndim) + labels.shape)
-    sums = object_sums(volume, probability.reshape(volume.shape), count)[1:].T
-    table |= {f"centre_{axis}": sums["zyx".index(axis)] / size for axis in axes}
+    sums = position_sums(labels.reshape((1,) * (3 - labels.ndim) + labels.shape), count)[1:].T
+    table |= {f"centre_{axis}": sums["zyx".index(axis)] / np.maximum(area, 1) for axis in axes}
     table |= dict(zip(ends, box.transpose(2, 1, 0).reshape(2 * labels.ndim, count), strict=True))
-    return table | {
-        "mean_probability": sums[3] / size,
-        "flow_error": flow_error.astype(np.float64),
-        # The only plane of a volume has no border along z: it is an image.
-        "touches_border": touches_border(labels, range(int(labels.shape[:-2] == (1,)), labels.ndim)),
-    }
+    # The only plane of a volume has no border along z: it is an image.
+    return table | {"touches_border": touches_border(labels, range(int(labels.shape[:-2] == (1,)), labels.ndim))}

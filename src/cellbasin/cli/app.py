@@ -50,7 +50,7 @@ def make_app() -> App:
         version=_version,
         default_parameter=Parameter(negative=""),
     )
-    app.command(segment.segment, help_epilogue=segment.EXAMPLES)
+    app.command(segment.segment, help_epilogue=segment.EXAMPLES, usage="Usage: cellbasin segment [OPTIONS] INPUT...")
     app.command(evaluate.evaluate, help_epilogue=evaluate.EXAMPLES)
     app.command(score.score, help_epilogue=score.EXAMPLES)
     app.command(train.train, help_epilogue=train.EXAMPLES)

@@ -19,7 +19,12 @@ EXAMPLES = """Examples:
   cellbasin doctor
   cellbasin doctor --json report.json       to be sent along with a question"""
 
-_OPTIONAL = {"torch": "train", "matplotlib": "train"}
+_OPTIONAL = {  # by extra
+    "train": ("torch", "matplotlib"),
+    "formats": ("pyarrow", "nd2", "czifile", "liffile"),
+    "export": ("onnx",),
+    "napari": ("napari",),
+}
 
 
 @dataclass(frozen=True)
@@ -146,11 +151,13 @@ def _folders() -> Iterator[Finding]:
 
 
 def _optional() -> Iterator[Finding]:
-    for module, extra in _OPTIONAL.items():
-        if importlib.util.find_spec(module) is None:
-            yield Finding("optional", "note", f"{module} is not installed: pip install 'cellbasin[{extra}]'")
+    for extra, modules in _OPTIONAL.items():
+        missing = [module for module in modules if importlib.util.find_spec(module) is None]
+        if missing:
+            text = f"{extra}: {', '.join(missing)} not installed: pip install 'cellbasin[{extra}]'"
+            yield Finding("optional", "note", text)
         else:
-            yield Finding("optional", "ok", f"{module} is installed")
+            yield Finding("optional", "ok", f"{extra}: installed ({', '.join(modules)})")
 
 
 def _writable(folder: Path) -> bool:

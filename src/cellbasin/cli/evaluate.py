@@ -127,7 +127,8 @@ def report_text(found: Evaluation) -> str:
     timed = any(math.isfinite(image.seconds) for image in found.images)
     header = ["source", "images", "AP@0.5", "AP@0.75", "AP@0.9", "TP", "FP", "FN", "|log2 d|"] + ["s/image"] * timed
     rows = [_row(source, found.of(source).summary(), found.thresholds, timed=timed) for source in found.sources]
-    rows.append(_row("all", found.summary(), found.thresholds, timed=timed))
+    if list(found.sources) != ["all"]:  # of images that have no sources there is that row already
+        rows.append(_row("all", found.summary(), found.thresholds, timed=timed))
     lines = [table(header, rows), "TP, FP and FN are those of AP@0.5.", ""]
     for number, title in enumerate(("mean over images", "mean over sources with at least 5 images")):
         means = [found.at(threshold)[number] for threshold in SHOWN]

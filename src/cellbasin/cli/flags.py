@@ -64,7 +64,11 @@ _DIAMETER = {
     **one_word(float, "a number of pixels, auto or once", {"auto": None, ONCE: ONCE}),
     "metavar": "PX|auto|once",
 }
-_WEIGHTS = {**one_word(_numbers, "XY,XZ,YZ such as 1,0.5,0.5"), "metavar": "XY,XZ,YZ"}
+_WEIGHTS = {
+    **one_word(_numbers, "XY,XZ,YZ such as 1,0.5,0.5"),
+    "metavar": "XY,XZ,YZ",
+    "show_default": lambda weights: ",".join(f"{weight:g}" for weight in weights),  # as it is typed
+}
 
 _SPECIAL: dict[str, dict[str, Any]] = {
     "diameter": {**_DIAMETER, "more": "once: one estimate for all."},
@@ -87,8 +91,10 @@ def _flag(item: Field[Any], hint: Any) -> tuple[str, Any, Any]:
     more = special.pop("more", "")
     if item.name == "diameter":
         hint = float | str | None
+    if item.metadata["unit"]:
+        special = {"metavar": item.metadata["unit"].upper(), **special}
     if hint is int:
-        special = {**one_word(int, "a whole number"), "metavar": item.metadata["unit"].upper() or "N"}
+        special = {"metavar": "N", **one_word(int, "a whole number"), **special}
     parameter = Parameter(help=f"{item.metadata['help']} {more}".strip(), group=HOW, **special)
     default = field(default=item.default) if item.default is not MISSING else field()
     return item.name, Annotated[hint, parameter], default

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 EXAMPLES = """Examples:
   cellbasin models list
   cellbasin models info general
-  cellbasin models add mine.safetensors        then: segment cells.tif -m mine
+  cellbasin models add mine.safetensors          then: segment cells.tif -m mine
   cellbasin models add https://example.org/mine.safetensors --sha256 9f86d081...
-  cellbasin models add cyto3                   a file of Cellpose 1 to 3
+  cellbasin models add cyto3                     a file of Cellpose 1 to 3
   cellbasin models export general copy.safetensors
-  cellbasin models export paper paper.pth      for Cellpose 1 to 3
-  cellbasin models export general general.onnx for any program that runs ONNX
-  cellbasin models export general general.zip  for the BioImage Model Zoo"""
+  cellbasin models export paper paper.pth        for Cellpose 1 to 3
+  cellbasin models export general general.onnx   for any program that runs ONNX
+  cellbasin models export general general.zip    for the BioImage Model Zoo"""
 
 
 def make_app() -> App:
@@ -77,7 +77,9 @@ def list_models(*, json_file: JsonOption = None) -> int:
     return DONE
 
 
-def info(model: Annotated[str, Parameter(name="MODEL", help="Name or file.")], *, json_file: JsonOption = None) -> int:
+def info(
+    model: Annotated[str, Parameter(name="MODEL", help="Name or file.")], /, *, json_file: JsonOption = None
+) -> int:
     """Show all that a model says about itself: data, licence, recipe, scores."""
     from cellbasin.foreign import open_weights
     from cellbasin.weights import find_model
@@ -106,8 +108,10 @@ def add(
     """Check a weights file and keep a copy that can be used by name.
 
     A file of Cellpose 1 to 3 is converted; its size model (NAME_size.npy or size_NAME.npy) is taken from beside it.
-    What is fetched from the web must have the checksum that its author tells (--sha256). Nothing else that cellbasin
-    does uses the network.
+
+    What is fetched from the web must have the checksum that its author tells (--sha256).
+
+    Nothing else that cellbasin does uses the network.
     """
     from cellbasin.cli.download import check_sha256, fetch, file_name, is_address
 
@@ -128,12 +132,8 @@ def add(
 
 
 def _add(file: Path, name: str | None, sha256: str | None) -> int:
-    from dataclasses import replace
-
-    import numpy as np
-
     from cellbasin.foreign import is_foreign, open_weights
-    from cellbasin.weights import SHIPPED, SUFFIX, known_models, save_weights, user_folder
+    from cellbasin.weights import SHIPPED, SUFFIX, known_models, user_folder
 
     weights = open_weights(file)
     if sha256 not in (None, weights.sha256):
@@ -148,37 +148,57 @@ def _add(file: Path, name: str | None, sha256: str | None) -> int:
         raise CommandError(f"a model {chosen!r} ships with cellbasin; choose another name with --name")
     folder = user_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    if is_foreign(file):
-        card = replace(weights.card, name=chosen, recipe={"converted_from": file.name, "sha256": weights.sha256})
-        save_weights(folder / f"{chosen}{SUFFIX}", card, weights.tensors, np.float32)
-    else:
-        with atomic(folder / f"{chosen}{SUFFIX}") as temporary:
-            shutil.copyfile(file, temporary)
+    _write_own(folder / f"{chosen}{SUFFIX}", file)
     say(f"added {chosen}: cellbasin segment INPUT --model {chosen}")
     return DONE
 
 
+def _write_own(target: Path, source: Path) -> None:
+    """A weights file of cellbasin's: one of ours as it is, another program's converted and named as the target."""
+    from dataclasses import replace
+
+    import numpy as np
+
+    from cellbasin.foreign import is_foreign, open_weights
+    from cellbasin.weights import save_weights
+
+    weights = open_weights(source)
+    if is_foreign(source):
+        made = {"converted_from": source.name, "sha256": weights.sha256}
+        card = replace(weights.card, name=target.stem, recipe=made)
+        save_weights(target, card, weights.tensors, np.float32)
+        return
+    with atomic(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
 def export(
     model: Annotated[str, Parameter(name="MODEL", help="Name or file.")],
-    path: Annotated[Path, Parameter(name="FILE", help="Where to write the weights file.")],
+    path: Annotated[Path, Parameter(name="FILE", help="Where to write it: a new file, or a folder for a copy.")],
+    /,
 ) -> int:
     """Write a model's weights file, or by its ending a file for other programs.
 
-    .pth is for Cellpose 1 to 3 (the paper's network only; the size model goes to FILE_size.npy beside it), .onnx for
-    any program that runs ONNX, .zip a package of the BioImage Model Zoo.
+    .pth is for Cellpose 1 to 3 (the paper's network only); the size model goes to FILE_size.npy beside it.
+
+    .onnx is for any program that runs ONNX, .zip is a package of the BioImage Model Zoo.
     """
     from cellbasin.foreign import exported, open_weights
     from cellbasin.weights import SUFFIX, find_model
 
     source = find_model(model)
-    target = path / source.name if path.is_dir() else path
+    target = path / f"{source.stem}{SUFFIX}" if path.is_dir() else path
     ending = target.suffix.lower()
     if ending not in (SUFFIX, ".pth", ".pt", ".onnx", ".zip"):
         raise CommandError(f"{target}: found the ending {ending!r}, expected {SUFFIX}, .pth, .onnx or .zip")
     if ending in (".onnx", ".zip"):
         return _export_network(model, target)
-    theirs = ending in (".pth", ".pt")
-    written = exported(open_weights(model), target.name) if theirs else {target.name: source.read_bytes()}
+    if ending == SUFFIX:
+        _refuse_existing(target)
+        _write_own(target, source)
+        say(f"wrote {target}")
+        return DONE
+    written = exported(open_weights(model), target.name)
     for name in written:
         _refuse_existing(target.with_name(name))
     for name, data in written.items():

@@ -23,6 +23,7 @@ def score(
         Path,
         Parameter(name="PREDICTED", help="Label image to score, or a folder of them with the same names."),
     ],
+    /,
     *,
     ignore: IgnoreOption = NOT_ANNOTATED,
     json_file: JsonOption = None,

@@ -30,7 +30,6 @@ _PAPER = {
     "segmentation (2020)",
     "doi": "10.1101/2020.02.02.931238",
 }
-_OURS = {"text": "cellbasin, https://pypi.org/project/cellbasin", "url": "https://pypi.org/project/cellbasin"}
 _EPSILON = 1e-6
 _HALO = 16  # pixels; the least side must be longer than two of them
 
@@ -77,7 +76,7 @@ def _described(weights: Weights, files: dict[str, bytes]) -> dict[str, Any]:
         "version": VERSION,
         "timestamp": datetime.now(UTC).isoformat(timespec="seconds"),
         "authors": [{"name": "The cellbasin developers"}],
-        "cite": [_PAPER, _OURS],
+        "cite": [_PAPER],
         "license": card.licence if card.licence == "BSD-3-Clause" else stored("README.md"),  # an SPDX name or a file
         "tags": ["segmentation", "cells", "nuclei", "2d", "cellbasin", "onnx"],
         "documentation": stored("README.md"),
@@ -164,11 +163,27 @@ Objects should be {card.diameter:g} px large: resize images to that. Pixels that
 one cell; `cellbasin.flows_to_labels(maps[:2] / 5, 1 / (1 + np.exp(-maps[2])))` finds them.
 
 Licence: {card.licence or "not stated"}. {card.note}
+
 Trained on: {", ".join(card.sources) or "not stated"}.
 
 # Validation
 
-Average precision on images that were kept from training, by precision of the numbers:
-{json.dumps(card.scores.get("validation", "not measured"))}. Exported from the weights file with SHA-256
-{weights.sha256}.
+{_scores(card.scores.get("validation"))}
+
+Exported from the weights file with SHA-256 {weights.sha256}.
 """
+
+
+def _scores(found: dict[str, dict[str, float]] | None) -> str:
+    """A table of average precision, a line for each precision of the numbers."""
+    if not found:
+        return "Not measured."
+    columns = [key for key in next(iter(found.values())) if key.startswith("ap_at_")]
+    head = ["numbers", *(key.replace("ap_at_", "AP@") for key in columns)]
+    rows = [
+        head,
+        ["---"] * len(head),
+        *([name, *(f"{row[key]:.3f}" for key in columns)] for name, row in found.items()),
+    ]
+    lines = [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(["Average precision on images that were kept from training:", "", *lines])

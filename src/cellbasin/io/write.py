@@ -58,7 +58,8 @@ def write_labels(
         raise ValueError(f"{path}: found the ending {suffix!r}; expected .tif or .png for labels")
     if suffix == ".png" and (highest > 65535 or labels.ndim != 2):
         raise ValueError(
-            f"{path}: a PNG file holds 65535 objects in two dimensions; write .tif for {highest} in {labels.ndim}"
+            f"{path}: found labels up to {highest} along {labels.ndim} axes; expected at most 65535 along two (y, x) "
+            "for PNG: write .tif"
         )
     stored = labels.astype(np.uint16 if highest <= 65535 else np.uint32)
     with atomic(path) as temporary:

@@ -16,6 +16,8 @@ from .source import unwrapped
 
 COLUMNS = ("confidence", "mean_probability")  # numbers from 0 to 1, the better one first
 _SHADES = 64
+_OWN: WeakKeyDictionary[Labels, Any] = WeakKeyDictionary()
+"""The colormaps that layers had before a panel, also one that is closed by now, changed them."""
 _DRAWN = (1.0, 1.0, 1.0, 1.0)  # colour of objects without a row, such as drawn ones
 
 
@@ -56,7 +58,6 @@ class ConfidenceWidget(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._layers = unwrapped(napari_viewer).layers
-        self._own: WeakKeyDictionary[Labels, Any] = WeakKeyDictionary()
         self.layer, self.column = QComboBox(), QComboBox()
         self.least = QLabeledDoubleSlider(Qt.Orientation.Horizontal)
         self.least.setRange(0.0, 1.0)
@@ -107,7 +108,7 @@ class ConfidenceWidget(QWidget):
         if layer is None:
             self.message.setText("no labels with a table of confidence: segment an image first")
             return
-        own = self._own.setdefault(layer, layer.colormap)
+        own = _OWN.setdefault(layer, layer.colormap)
         if least == 0 and not self.coloured.isChecked():
             layer.colormap = own
         else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,11 +15,13 @@ from cellbasin.io import (
     read_labels,
     read_seg,
 )
+from cellbasin.io.find import LABEL_SUFFIXES
 from cellbasin.io.read import is_zarr
 
-from .results import LayerData, flow_layer, probability_layer
+from .results import MADE, LayerData, flow_layer, probability_layer
 
 Read = Callable[[Any], list[LayerData]]
+_LABELS = tuple(f"_masks{suffix}" for suffix in LABEL_SUFFIXES)
 
 
 def get_reader(path: str | Sequence[str]) -> Read | None:
@@ -33,7 +34,7 @@ def get_reader(path: str | Sequence[str]) -> Read | None:
     name = Path(path).name.lower()
     if name.endswith("_seg.npy"):
         return _read(_seg_layers)
-    if fnmatch.fnmatch(name, "*_masks.*") and not is_zarr(Path(path)):
+    if name.endswith(_LABELS):
         return _read(_label_layers)
     if name.endswith((".nd2", ".czi", ".lif")) or is_zarr(Path(path)):
         return _read(_zarr_layers if Path(path).is_dir() else _image_layers)
@@ -55,7 +56,7 @@ def _seg_layers(path: Path) -> list[LayerData]:
     if seg.flow is not None and seg.probability is not None:
         layers += [flow_layer(name, flow_colours(seg.flow[-2:])), probability_layer(name, seg.probability)]
         kept |= {"flow": seg.flow, "probability": seg.probability}
-    return [*layers, (seg.labels, {"name": f"{name} cells", "metadata": {"cellbasin": kept}}, "labels")]
+    return [*layers, (seg.labels, {"name": f"{name} cells", "metadata": {MADE: kept}}, "labels")]
 
 
 def _label_layers(path: Path) -> list[LayerData]:

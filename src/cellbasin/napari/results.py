@@ -17,6 +17,7 @@ from .source import Source
 
 LayerData = tuple[Any, dict[str, Any], str]
 MAPS = ("flows", "probability")
+MADE = "cellbasin"  # key of the metadata of layers that are results
 
 
 @dataclass(eq=False)
@@ -58,7 +59,7 @@ class Collected:
             made.append(flow_layer(name, self.source.as_in_layer(self.flows), here))
         if self.probability:
             made.append(probability_layer(name, self.source.as_in_layer(self.probability), here))
-        told = {**here, "name": f"{name} cells", "features": self._features(), "metadata": {"cellbasin": self._kept()}}
+        told = {**here, "name": f"{name} cells", "features": self._features(), "metadata": {MADE: self._kept()}}
         return [*made, (self.source.as_in_layer(self.labels), told, "labels")]
 
     def _features(self) -> dict[str, np.ndarray]:
@@ -82,9 +83,12 @@ class Collected:
         """One line for people."""
         made = f"in {len(self.facts)} frames, " if len(self.facts) > 1 else ""
         sizes = sorted(fact["diameter"] for fact in self.facts)
-        size = f"{sizes[0]:.1f}" if len(sizes) == 1 else f"{sizes[0]:.1f} to {sizes[-1]:.1f}"
-        seconds = sum(fact["seconds"] for fact in self.facts)
-        text = f"{self.count} objects, {made}diameter {size} px ({self.facts[0]['diameter_source']}), {seconds:.1f} s"
+        size = " to ".join(dict.fromkeys(f"{one:.1f}" for one in (sizes[0], sizes[-1])))
+        seconds, fact = sum(fact["seconds"] for fact in self.facts), self.facts[0]
+        text = f"{self.count} objects, {made}diameter {size} px ({fact['diameter_source']})"
+        if "anisotropy" in fact:
+            text += f", anisotropy {fact['anisotropy']:.4g} ({fact['anisotropy_source']})"
+        text += f", {seconds:.1f} s"
         if any(fact.get("novelty", {}).get("unlike") for fact in self.facts):
             text += f"; {UNLIKE}"
         return text
@@ -92,10 +96,10 @@ class Collected:
 
 def flow_layer(name: str, picture: np.ndarray, here: Mapping[str, Any] = MappingProxyType({})) -> LayerData:
     """Coloured flows (..., Y, X, 3) as a layer that waits to be shown; here: where it lies."""
-    return picture, {**here, "name": f"{name} flows", "rgb": True, "visible": False}, "image"
+    return picture, {**here, "name": f"{name} flows", "rgb": True, "visible": False, "metadata": {MADE: {}}}, "image"
 
 
 def probability_layer(name: str, array: np.ndarray, here: Mapping[str, Any] = MappingProxyType({})) -> LayerData:
     """Probability (..., Y, X) as a layer that waits to be shown; here: where it lies."""
-    shown = {"contrast_limits": (0, 1), "colormap": "viridis", "visible": False}
+    shown = {"contrast_limits": (0, 1), "colormap": "viridis", "visible": False, "metadata": {MADE: {}}}
     return array, {**here, "name": f"{name} probability", **shown}, "image"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 from weakref import WeakKeyDictionary
+from zlib import crc32
 
-from napari.layers import Image, Layer
+import numpy as np
+from napari.layers import Image, Labels, Layer
 from napari.utils.notifications import notification_manager
-from qtpy.QtCore import Qt, Signal
+from qtpy.QtCore import QEvent, Qt, Signal
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -33,18 +35,20 @@ from cellbasin.options import Options
 from .form import OptionsForm
 from .job import Job
 from .model_choice import ModelChoice
-from .results import MAPS, Collected
+from .results import MADE, MAPS, Collected
 from .source import channel_names, largest, layer_readings, plane_in_sight, source_of, unwrapped
 
 _FROM_LAYER = ("axes", "channels")  # options that the layer's own fields stand for
 _FIRST = ("diameter", "min_confidence")  # those that are always in sight
+_MADE: WeakKeyDictionary[Layer, dict[bool, dict[Layer, int]]] = WeakKeyDictionary()
+"""Layers made of an image by any panel, also one that is closed by now, with checksums; bool: of a plane."""
 _EXPECTED = (ValueError, TypeError, OSError, MemoryError, EngineError)  # of images, options and models that do not fit
 
 
 class SegmentWidget(QWidget):
     """Segments the image layer that is selected, or the plane of it that is in sight.
 
-    The results replace those that it made of that layer before; those of a plane only those of a plane.
+    The results replace those made of that layer before; those of a plane only those of a plane.
     """
 
     told = Signal(str, float)
@@ -52,7 +56,6 @@ class SegmentWidget(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = unwrapped(napari_viewer)
-        self._made: WeakKeyDictionary[Layer, dict[bool, list[Layer]]] = WeakKeyDictionary()  # bool: of a plane
         self._worker: FunctionWorker | None = None
         self._source: tuple[Any, bool] = (None, False)
         self._listed: Any = None  # the layer whose channels are listed
@@ -114,11 +117,10 @@ class SegmentWidget(QWidget):
     # ---- what can be chosen
 
     def _list_layers(self, event: Any = None) -> None:
-        """Image layers, without those that this panel made."""
-        own = {id(layer) for kinds in self._made.values() for made in kinds.values() for layer in made}
-        images = [layer for layer in self._viewer.layers if isinstance(layer, Image) and id(layer) not in own]
-        active = self._viewer.layers.selection.active
-        chosen = next((layer for layer in (self.layer.currentData(), active) if layer in images), None)
+        """Image layers, without flows and probabilities."""
+        images = [one for one in self._viewer.layers if isinstance(one, Image) and MADE not in one.metadata]
+        before, active = self.layer.currentData(), self._viewer.layers.selection.active
+        chosen = next((layer for layer in (before, active) if layer in images), None)
         self.layer.blockSignals(True)
         self.layer.clear()
         for layer in images:
@@ -126,10 +128,10 @@ class SegmentWidget(QWidget):
             layer.events.name.connect(self._list_layers)  # once, however often it is called
         self.layer.setCurrentIndex(images.index(chosen) if chosen is not None else len(images) - 1)
         self.layer.blockSignals(False)
-        if self.layer.currentData() is not chosen or chosen is None:
-            self._list_axes()
-        else:
+        if before is not None and self.layer.currentData() is before:
             self._list_channels()
+        else:
+            self._list_axes()
 
     def _follow_selection(self, event: Any = None) -> None:
         listed = [self.layer.itemData(k) for k in range(self.layer.count())]
@@ -188,6 +190,9 @@ class SegmentWidget(QWidget):
         layer, axes = self.layer.currentData(), self.axes.currentData()
         if layer is None:
             raise ValueError("there is no image layer: open an image first")
+        if axes is not None and axes not in layer_readings(layer):  # its pixels are others than when it was chosen
+            self._list_axes()
+            axes = self.axes.currentData()
         if axes is None:
             layer_readings(layer)  # says what is wrong with the layer
             raise ValueError("the axes of this layer are not known: choose what they are")
@@ -215,7 +220,8 @@ class SegmentWidget(QWidget):
         except ValueError as error:
             self.message.setText(str(error))
             return
-        worker = create_worker(lambda: job.run(self._tell), _start_thread=False)
+        # Errors are told by `_failed`; by itself superqt raises them anew, for napari to show with a traceback.
+        worker = create_worker(lambda: job.run(self._tell), _start_thread=False, _ignore_errors=True)
         worker.returned.connect(self._add_layers)
         worker.errored.connect(self._failed)
         worker.finished.connect(self._finished)
@@ -232,30 +238,44 @@ class SegmentWidget(QWidget):
             self._worker.quit()
             self.message.setText("cancelling")
 
+    def changeEvent(self, event: QEvent) -> None:
+        """Cancel when the panel leaves its window: it is closed for good then, not only hidden."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.stop()
+        super().changeEvent(event)
+
     def _tell(self, stage: str, part: float) -> bool:
-        """Called by the thread."""
+        """Called by the thread, also after the panel was closed."""
+        if self._worker is None or self._worker.abort_requested:
+            return False
         self.told.emit(stage, part)
-        return self._worker is not None and not self._worker.abort_requested
+        return True
 
     def _show_progress(self, stage: str, part: float) -> None:
         self.bar.setFormat(f"{stage} %p%")
         self.bar.setValue(round(100 * part))
 
     def _add_layers(self, collected: Collected) -> None:
-        """In the places of the layers made of the same source before, and shown or not as those were."""
+        """In the places of the layers made of the same source before, and shown or not as those were.
+
+        Labels that were edited since stay: they are the user's work.
+        """
         layers, (source, plane) = self._viewer.layers, self._source
-        kinds = self._made.setdefault(source, {})
-        before = [layer for layer in kinds.pop(plane, []) if layer in layers]
+        kinds = _MADE.setdefault(source, {})
+        before = {layer: number for layer, number in kinds.pop(plane, {}).items() if layer in layers}
+        edited = [layer for layer, number in before.items() if _checksum(layer) != number]
         shown = {layer.name: layer.visible for layer in before}
         made = [Layer.create(*data) for data in collected.layers()]
-        kinds[plane] = made
+        kinds[plane] = {layer: _checksum(layer) for layer in made}
         for layer in before:
-            layers.remove(layer)
+            if layer not in edited:
+                layers.remove(layer)
         for layer in made:
             layer.visible = shown.get(layer.name, layer.visible)
             self._viewer.add_layer(layer)
         self._list_layers()
-        self.message.setText(collected.summary())
+        kept = "".join(f"; {layer.name} was edited and is kept" for layer in edited)
+        self.message.setText(collected.summary() + kept)
 
     def _failed(self, error: Exception) -> None:
         if isinstance(error, Cancelled):
@@ -275,6 +295,11 @@ class SegmentWidget(QWidget):
         self.cancel.setEnabled(False)
         self.bar.setVisible(False)
         self.bar.setValue(0)
+
+
+def _checksum(layer: Layer) -> int:
+    """Tells whether labels were edited; pictures never are."""
+    return crc32(np.ascontiguousarray(layer.data).data) if isinstance(layer, Labels) else 0
 
 
 def _fits(layer: Any, axes: str, nuclei: Any) -> bool:

@@ -19,6 +19,7 @@ from cellbasin.io import (
     write_table,
 )
 
+from .results import MADE
 from .source import axes_named, voxel_size_of
 
 _SEG = "_seg.npy"
@@ -133,20 +134,38 @@ _WRITERS: dict[str, Callable[[Path, np.ndarray, Mapping[str, Any]], None]] = {
 
 def _kept(told: Mapping[str, Any]) -> Mapping[str, Any]:
     """What the layer's maker left in it."""
-    return told.get("metadata", {}).get("cellbasin", {})
+    return told.get("metadata", {}).get(MADE, {})
 
 
 def _table(labels: np.ndarray, told: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """A row for each label that is there: features of the layer (drawn ones have none: NaN), and the area as it is."""
-    present, area = np.unique(labels[labels > 0], return_counts=True)
+    """A row for each label that is there, of a time series for each frame that it is in.
+
+    Place and shape are those of the labels as they are now; what else the layer's features tell, such as the
+    confidence, is kept (NaN for labels without a row there, such as drawn ones).
+    """
+    series = "T" in told["axes"]
+    tables = [_measured(frame, told["voxel_size"]) for frame in (labels if series else [labels])]
+    table = {name: np.concatenate([one[name] for one in tables]) for name in tables[0]}
+    if series:
+        table = {"frame": np.repeat(np.arange(len(tables)), [len(one["label"]) for one in tables]), **table}
     features = told.get("features")
-    table: dict[str, np.ndarray] = {"label": present, "area": area}
     if features is None or "index" not in features:
         return table
     rows = {label: row for row, label in enumerate(np.asarray(features["index"]).tolist())}
-    known = np.array([rows.get(label, -1) for label in present.tolist()], int)
+    known = np.array([rows.get(label, -1) for label in table["label"].tolist()], int)
     for name in features:
         column = np.asarray(features[name])
-        if name not in ("index", "label", "area") and column.dtype.kind in "iufb":
+        if name not in ("index", *table) and column.dtype.kind in "iufb":
             table[name] = np.where(known >= 0, column[known], np.nan) if (known < 0).any() else column[known]
     return table
+
+
+def _measured(labels: np.ndarray, voxel_size: tuple[float, ...] | None) -> dict[str, np.ndarray]:
+    """Columns that labels ([Z,] Y, X) tell by themselves, whatever their numbers."""
+    from cellbasin.measure import measure_shapes, measure_volumes
+    from cellbasin.results import place_table
+
+    present = np.unique(labels[labels > 0])
+    numbered = np.where(labels > 0, np.searchsorted(present, labels) + 1, 0).astype(np.int32)
+    shapes = (measure_shapes if labels.ndim == 2 else measure_volumes)(numbered, voxel_size)
+    return {**place_table(numbered), **shapes, "label": present}
