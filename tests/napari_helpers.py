@@ -57,7 +57,7 @@ def raised(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return errors
 
 
-def until(done: Callable[[], bool], seconds: float = 30) -> None:
+def until(done: Callable[[], bool], seconds: float = 120) -> None:
     """Let Qt work until it is done."""
     end = time.monotonic() + seconds
     while not done():

@@ -287,7 +287,7 @@ def test_train_a_little(run: Run, small_model: Path, data_set: Path, tmp_path: P
     assert card.size_model and card.recipe["epochs"] == 1 and card.recipe["exclude"] == ["two"]
     assert "validation" in outcome.out and f"wrote {out}" in outcome.out
     assert (tmp_path / "mine.log.jsonl").is_file()
-    assert run("segment", data_set / "round" / "test" / "8.tif", "--model", out).code == 0
+    assert run("segment", data_set / "round" / "test" / "8.tif", "--model", out, "--out", tmp_path).code == 0
 
 
 def test_training_goes_on_when_nobody_reads_what_it_says(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,7 @@ def score(
 ) -> int:
     """Score label images: average precision at IoU 0.5, 0.75 and 0.9, object counts and sizes.
 
-    Files of two folders, and of their subfolders, are paired by name; endings and a final _masks or _seg do
-    not matter.
+    Files of two folders (and subfolders) are paired by name; endings and a final _masks or _seg do not matter.
     """
     from cellbasin.evaluation import Evaluation, pair_label_files, read_numbered, score_labels
 

@@ -78,8 +78,9 @@ def segment(
 
     Of a file with several positions or time points, each is segmented: NAME_p2_t05_masks.tif.
 
-    Results that are there already are replaced; images, and labels made otherwise, never. One bad image does not
-    stop the others.
+    Results that are there already are replaced; images, and labels made otherwise, never.
+
+    One bad image does not stop the others.
     """
     from cellbasin.io.outputs import check_outputs
 
