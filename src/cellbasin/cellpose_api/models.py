@@ -14,8 +14,8 @@ from cellbasin.cellpose.thresholds import judged_by, probability_threshold
 from cellbasin.cellpose_api.arrays import arranged, as_masks, channel_pair, has_planes, own_value, picked
 from cellbasin.cellpose_api.core import use_gpu
 from cellbasin.cellpose_api.dynamics import LARGEST, not_too_large
+from cellbasin.cellpose_api.transforms import normalize_img
 from cellbasin.image import Image
-from cellbasin.intensity import normalise
 from cellbasin.io import flow_colours
 from cellbasin.model import Model, load_model
 from cellbasin.network_outputs import FLOW_SCALE, logit_of
@@ -234,7 +234,7 @@ def _segment_one(
     pixels = picked(planes, channels)
     pixels = pixels.astype(np.uint8) if pixels.dtype.kind == "b" else pixels
     if stitched and isinstance(normalize, Mapping) and not normalize.get("norm3D", True):
-        pixels = np.stack([[normalise(plane) for plane in channel] for channel in pixels])
+        pixels = normalize_img(pixels, norm3D=False, axis=0)
     if inverted:
         pixels = images.inverted(pixels)
     logit = cellprob_threshold if mask_threshold is None else mask_threshold

@@ -87,10 +87,10 @@ def say(text: str, stream: TextIO | None = None) -> None:
         raise CommandError(unsaid(error)) from error
 
 
-def mention(text: str) -> None:
+def mention(text: str, stream: TextIO | None = None) -> None:
     """As `say`, of work that goes on where the reader of our output, such as head, has enough."""
     with contextlib.suppress(BrokenPipeError):
-        say(text)
+        say(text, stream)
 
 
 def unsaid(error: OSError) -> str:

@@ -148,21 +148,23 @@ def _add(file: Path, name: str | None, sha256: str | None) -> int:
         raise CommandError(f"a model {chosen!r} ships with cellbasin; choose another name with --name")
     folder = user_folder()
     folder.mkdir(parents=True, exist_ok=True)
-    _write_own(folder / f"{chosen}{SUFFIX}", file)
+    _write_own(folder / f"{chosen}{SUFFIX}", file, weights)
     say(f"added {chosen}: cellbasin segment INPUT --model {chosen}")
     return DONE
 
 
-def _write_own(target: Path, source: Path) -> None:
-    """A weights file of cellbasin's: one of ours as it is, another program's converted and named as the target."""
+def _write_own(target: Path, source: Path, weights: Weights) -> None:
+    """A weights file of cellbasin's: one of ours as it is, another program's converted and named as the target.
+
+    weights: what the source holds.
+    """
     from dataclasses import replace
 
     import numpy as np
 
-    from cellbasin.foreign import is_foreign, open_weights
+    from cellbasin.foreign import is_foreign
     from cellbasin.weights import save_weights
 
-    weights = open_weights(source)
     if is_foreign(source):
         made = {"converted_from": source.name, "sha256": weights.sha256}
         card = replace(weights.card, name=target.stem, recipe=made)
@@ -195,7 +197,7 @@ def export(
         return _export_network(model, target)
     if ending == SUFFIX:
         _refuse_existing(target)
-        _write_own(target, source)
+        _write_own(target, source, open_weights(source))
         say(f"wrote {target}")
         return DONE
     written = exported(open_weights(model), target.name)

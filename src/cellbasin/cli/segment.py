@@ -23,8 +23,8 @@ from cellbasin.cli.console import (
     claim,
     debugging,
     make_folder,
+    mention,
     print_error,
-    say,
     told,
     write_json,
 )
@@ -284,9 +284,7 @@ class _Batch:
         if self.quiet:
             return
         try:
-            say(line, sys.stderr if self.told_on_stderr else None)
-        except BrokenPipeError:  # the reader of our output, such as head, has enough
-            return
+            mention(line, sys.stderr if self.told_on_stderr else None)
         except CommandError as error:
             print_error(error)
             self.unheard = True

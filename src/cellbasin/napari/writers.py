@@ -162,10 +162,11 @@ def _table(labels: np.ndarray, told: Mapping[str, Any]) -> dict[str, np.ndarray]
 
 def _measured(labels: np.ndarray, voxel_size: tuple[float, ...] | None) -> dict[str, np.ndarray]:
     """Columns that labels ([Z,] Y, X) tell by themselves, whatever their numbers."""
+    from cellbasin.labels import relabel
     from cellbasin.measure import measure_shapes, measure_volumes
     from cellbasin.results import place_table
 
     present = np.unique(labels[labels > 0])
-    numbered = np.where(labels > 0, np.searchsorted(present, labels) + 1, 0).astype(np.int32)
+    numbered = relabel(np.where(labels > 0, labels, 0))
     shapes = (measure_shapes if labels.ndim == 2 else measure_volumes)(numbered, voxel_size)
     return {**place_table(numbered), **shapes, "label": present}
