@@ -55,11 +55,11 @@ class Plan:
 
 PLANS = {
     "research": Plan(60, ("--recipe", "research", "--from", "general")),
-    "nuclei": Plan(45, ("--recipe", "nuclei")),
+    "nuclei": Plan(60, ("--recipe", "nuclei")),
     **{f"{one}-alone": Plan(60, ("--recipe", "general", "--only", one)) for one in SPECIALITIES},
     **{f"{one}-tuned": Plan(60, ("--recipe", "general", "--only", one, "--from", "general")) for one in SPECIALITIES},
     **{
-        f"without-{name}": Plan(60, ("--recipe", "general", "--exclude", ",".join(sources)))
+        f"without-{name}": Plan(120, ("--recipe", "general", "--exclude", ",".join(sources)))
         for name, sources in CATEGORIES.items()
     },
     "general-2": Plan(180, ("--recipe", "general", "--seed", "7")),

@@ -215,6 +215,16 @@ def test_the_papers_schedule_halves_and_ours_ends_at_nothing():
     assert rate_at(1.0, 10_000, ours) == 0
 
 
+def test_warming_up_takes_a_number_of_steps_but_no_more_than_a_part_of_a_short_run():
+    from cellbasin.training.loop import rate_at
+
+    ours = RECIPES["general"]
+    half = ours.warmup // 2
+    assert rate_at(0.001, half - 1, ours) == pytest.approx(ours.learning_rate / 2)
+    assert rate_at(ours.warm_part / 2, 9, ours) == pytest.approx(ours.learning_rate / 2)
+    assert rate_at(ours.warm_part, 9, ours) == ours.learning_rate
+
+
 def test_a_log_with_a_line_cut_short_is_read(tmp_path):
     path = tmp_path / "log.jsonl"
     path.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2, "fl')

@@ -66,7 +66,8 @@ def loss_terms(maps: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 def rate_at(done: float, step: int, recipe: Recipe) -> float:
     """Learning rate when the part `done` (0..1) of the run is over."""
-    warm = min(1.0, (step + 1) / recipe.warmup if recipe.warmup else done / recipe.warm_part)
+    by_steps = (step + 1) / recipe.warmup if recipe.warmup else 0.0
+    warm = min(1.0, max(by_steps, done / recipe.warm_part))
     if recipe.decay == "halving":  # paper: half every 10 epochs over the last fifth of 500
         halvings = max(0.0, done - (1 - recipe.cooldown)) / recipe.cooldown * 10
         return recipe.learning_rate * warm * 0.5 ** math.floor(halvings)

@@ -13,10 +13,10 @@ class Recipe:
 
     Length is `minutes` of training (summed over resumed sessions) or `epochs`, one of them 0. `schedule` is a tuple of
     (part of the run at which it starts, crop size in pixels, crops per batch). Learning rate: linear warm-up over
-    `warmup` steps (0: over `warm_part` of the run), constant, linear to 0 over the last `cooldown` part of the run
-    ("halving" is the paper's schedule). `balance`: a source is drawn as often as its number of images to this power
-    (0: all alike, 1: all images alike). `generated`: part of the crops, until the part `generated_until` of the run is
-    over. Probabilities are per crop. Sizes and scales are relative to the model's object diameter. `contacts`: weight
+    `warmup` steps or `warm_part` of the run, whichever is over first (0 steps: the part), constant, linear to 0 over
+    the last `cooldown` part of the run ("halving" is the paper's schedule). `balance`: a source is drawn as often as
+    its number of images to this power (0: all alike, 1: all images alike). `generated`: part of the crops, until the
+    part `generated_until` of the run is over. Probabilities are per crop. Sizes and scales are relative to the model's object diameter. `contacts`: weight
     in the loss of pixels within 2 px of another object.
     """
 
@@ -29,7 +29,7 @@ class Recipe:
     learning_rate: float = 2e-3
     weight_decay: float = 0.01
     warmup: int = 500
-    warm_part: float = 0.02
+    warm_part: float = 0.1
     cooldown: float = 0.5
     decay: str = "linear"
     average: float = 0.999
@@ -89,6 +89,7 @@ RECIPES: dict[str, Recipe] = {
         weight_decay=1e-5,
         decay="halving",
         warmup=0,
+        warm_part=0.02,
         cooldown=0.2,
         average=0.0,
         schedule=((0.0, 224, 8),),
