@@ -54,7 +54,7 @@ class Plan:
 
 
 PLANS = {
-    "research": Plan(60, ("--recipe", "research", "--from", "general")),
+    "research": Plan(60, ("--recipe", "research", "--from", "general", "--learning-rate", "0.0005")),
     "nuclei": Plan(60, ("--recipe", "nuclei")),
     **{f"{one}-alone": Plan(60, ("--recipe", "general", "--only", one)) for one in SPECIALITIES},
     **{f"{one}-tuned": Plan(60, ("--recipe", "general", "--only", one, "--from", "general")) for one in SPECIALITIES},

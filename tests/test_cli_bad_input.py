@@ -262,6 +262,7 @@ def test_bugs_keep_their_traceback(run: Run, image: Path, small_model: Path, mon
         (["train", "{data}", "--out", "{none}/a.safetensors"], ["none", "folder"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--recipe", "soup"], ["soup", "general"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--minutes", "0"], ["--minutes"]),
+        (["train", "{data}", "--out", "{data}/a.safetensors", "--learning-rate", "0"], ["--learning-rate is 0"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--exclude", "soup"], ["soup", "leave out"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--network", "vast"], ["vast", "paper"]),
         (["train", "{data}", "--out", "{data}/cells.npy"], ["cells.npy", ".safetensors"]),

@@ -104,6 +104,7 @@ def test_a_network_says_what_it_and_its_ancestors_have_seen_and_keeps_their_term
     assert RecipeFlags(recipe="nuclei").settings(None).only == ("dsb2018", "isbi2009")
     assert RecipeFlags(recipe="general").settings(None).generated > 0
     assert RecipeFlags(recipe="general", only=("usiigaci",)).settings(None).generated == 0
+    assert RecipeFlags(learning_rate=1e-4).settings(None).learning_rate == 1e-4
     assert seeds == [0, 3, 7], "no network in a line of three sees the crops of another, unless one says so"
 
 

@@ -45,6 +45,9 @@ class RecipeFlags:
     epochs: Annotated[int | None, Parameter(help="Length of the run in passes over the images.")] = None
     exclude: Annotated[tuple[str, ...], words("SOURCE[,...]", "Sources to leave out besides the recipe's.")] = ()
     only: Annotated[tuple[str, ...], words("SOURCE[,...]", "The only sources to learn from: for a specialist.")] = ()
+    learning_rate: Annotated[
+        float | None, Parameter(help="Highest rate of learning, after warming up. Default: the recipe's.")
+    ] = None
     seed: Annotated[
         int | None,
         Parameter(
@@ -65,12 +68,15 @@ class RecipeFlags:
             self.epochs is not None and self.epochs < 1
         ):
             raise CommandError("found a run of no length, expected --minutes above 0 or --epochs from 1")
+        if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
+            raise CommandError(f"--learning-rate is {self.learning_rate:g}, expected a number above 0")
         found = RECIPES[self.recipe]
         seed = self.seed if self.seed is not None else len(start.lineage) if start else 0
         only = self.only or found.only
         generated = 0.0 if only else found.generated  # a specialist's own images, no drawn ones of everything
         exclude = (*found.exclude, *self.exclude)
-        found = replace(found, seed=seed, exclude=exclude, only=only, generated=generated)
+        rate = self.learning_rate or found.learning_rate
+        found = replace(found, learning_rate=rate, seed=seed, exclude=exclude, only=only, generated=generated)
         if self.minutes is not None:
             return replace(found, minutes=self.minutes, epochs=0)
         return found if self.epochs is None else replace(found, minutes=0, epochs=self.epochs)

@@ -16,8 +16,8 @@ class Recipe:
     `warmup` steps or `warm_part` of the run, whichever is over first (0 steps: the part), constant, linear to 0 over
     the last `cooldown` part of the run ("halving" is the paper's schedule). `balance`: a source is drawn as often as
     its number of images to this power (0: all alike, 1: all images alike). `generated`: part of the crops, until the
-    part `generated_until` of the run is over. Probabilities are per crop. Sizes and scales are relative to the model's object diameter. `contacts`: weight
-    in the loss of pixels within 2 px of another object.
+    part `generated_until` of the run is over. Probabilities are per crop. Sizes and scales are relative to the model's
+    object diameter. `contacts`: weight in the loss of pixels within 2 px of another object.
     """
 
     name: str = "default"
