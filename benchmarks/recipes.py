@@ -14,26 +14,23 @@ from their mean by more than twice their standard deviation, both ways. Lines go
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from inputs import data_root
-from report import command_line, markdown, say
+from report import command_line, markdown
 from results import RESULTS
+from runs import add_line, read_lines, run_apart
 
-from cellbasin.engines.hardware import find_hardware
 from cellbasin.evaluation import SHOWN, evaluate
 from cellbasin.generator import KINDS
 from cellbasin.model import load_model
@@ -97,7 +94,7 @@ CHANGES = {
 def main() -> int:
     arguments = _arguments()
     if arguments.what == "table":
-        print(table(read_lines()))
+        print(table(read_lines(LINES)))
     elif arguments.what == "one":
         run_one(arguments.only[0], arguments.crops, arguments.equal)
     else:
@@ -108,8 +105,7 @@ def main() -> int:
 def run_all(names: Sequence[str], arguments: argparse.Namespace) -> None:
     """Each run in a process of its own, `jobs` at a time; one that fails does not stop the others."""
     end = time.monotonic() + 60 * arguments.minutes
-    environment = {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // arguments.jobs))}
-    lines = [line for line in read_lines() if line["budget"] == arguments.crops]
+    lines = [line for line in read_lines(LINES) if line["budget"] == arguments.crops]
     done = {line["name"] for line in lines if line["equal"] == arguments.equal}
     least = max((line["minutes"] for line in lines), default=LEAST)
 
@@ -119,8 +115,7 @@ def run_all(names: Sequence[str], arguments: argparse.Namespace) -> None:
         if arguments.equal == "hours" and not _differs(cost(name, lines)):
             return
         words = ["one", "--only", name, "--crops", str(arguments.crops), "--equal", arguments.equal]
-        if subprocess.run([sys.executable, __file__, *words], env=environment, check=False).returncode:
-            say(f"{name}: failed")
+        run_apart(__file__, words, arguments.jobs)
 
     with ThreadPoolExecutor(arguments.jobs) as pool:
         list(pool.map(run, names))
@@ -141,7 +136,7 @@ def _differs(ratio: float) -> bool:
 def run_one(name: str, budget: int, equal: str) -> None:
     """Train, score, and add a line to the file. budget: crops of the baseline."""
     change = CHANGES[name]
-    ratio = cost(name, [line for line in read_lines() if line["budget"] == budget]) if equal == "hours" else 1.0
+    ratio = cost(name, [line for line in read_lines(LINES) if line["budget"] == budget]) if equal == "hours" else 1.0
     if math.isnan(ratio):
         raise SystemExit(f"{name}: found no run of it and of the baseline at equal crops; expected these first")
     recipe = replace(RECIPES["general"], name=name, minutes=0, warmup=WARMUP, **change.settings)
@@ -164,13 +159,9 @@ def run_one(name: str, budget: int, equal: str) -> None:
         "crops": model.card.recipe["crops"],
         "core_hours": round(hours, 4),
         **{f"ap{round(100 * t)}": [round(interval.mean, 4) for interval in found.at(t)] for t in SHOWN},
-        "date": datetime.now(UTC).date().isoformat(),
-        "processor": find_hardware().processor,
         "minutes": round((time.perf_counter() - started) / 60, 1),
     }
-    with LINES.open("a") as file:
-        file.write(json.dumps(line) + "\n")
-    say(json.dumps(line))
+    add_line(LINES, line)
 
 
 def passes(recipe: Recipe, images: int, crops: float) -> float:
@@ -179,11 +170,6 @@ def passes(recipe: Recipe, images: int, crops: float) -> float:
     parts = zip(begins, begins[1:], recipe.schedule, strict=False)
     a_step = sum((end - begin) * count for begin, end, (_, _, count) in parts)
     return round(crops / a_step) / max(1, images // recipe.schedule[-1][2])
-
-
-def read_lines() -> list[dict[str, Any]]:
-    """All that was run."""
-    return [json.loads(line) for line in LINES.read_text().splitlines()] if LINES.exists() else []
 
 
 def table(lines: Sequence[dict[str, Any]]) -> str:

@@ -1,5 +1,6 @@
 """benchmarks/recipes.py: changes are settings that exist, and a change counts only beyond the baseline's spread."""
 
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import pytest
 import recipes
+import runs
 
 from cellbasin.training.recipe import RECIPES
 
@@ -51,10 +53,10 @@ def test_a_change_counts_beyond_twice_the_spread():
 
 def test_runs_that_were_made_are_not_made_again_and_one_that_fails_stops_no_other(tmp_path, monkeypatch):
     monkeypatch.setattr(recipes, "LINES", tmp_path / "lines.jsonl")
-    (tmp_path / "lines.jsonl").write_text(f"{recipes.json.dumps(line('baseline-0', 0.5))}\n")
+    (tmp_path / "lines.jsonl").write_text(f"{json.dumps(line('baseline-0', 0.5))}\n")
     started = []
     monkeypatch.setattr(
-        recipes.subprocess,
+        runs.subprocess,
         "run",
         lambda command, **_: started.append(command[4]) or SimpleNamespace(returncode=command[4] == "contacts-4"),
     )
@@ -69,10 +71,10 @@ def test_at_equal_hours_only_what_costs_more_or_less_is_run_again(tmp_path, monk
     monkeypatch.setattr(recipes, "LINES", tmp_path / "lines.jsonl")
     lines = [line("baseline-0", 0.5), line("stem-1", 0.5, core_hours=0.9), line("planes-0", 0.5, core_hours=0.31)]
     assert recipes.cost("stem-1", lines) == pytest.approx(3)
-    (tmp_path / "lines.jsonl").write_text("\n".join(map(recipes.json.dumps, lines)))
+    (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
     started = []
     monkeypatch.setattr(
-        recipes.subprocess, "run", lambda command, **_: started.append(command) or SimpleNamespace(returncode=0)
+        runs.subprocess, "run", lambda command, **_: started.append(command) or SimpleNamespace(returncode=0)
     )
     wanted = SimpleNamespace(minutes=60, jobs=1, crops=800, equal="hours")
     recipes.run_all(["baseline-0", "stem-1", "planes-0", "refine-0"], wanted)
