@@ -191,3 +191,15 @@ def test_a_range_that_float64_does_not_hold_is_refused():
     with pytest.raises(ValueError, match=r"-1\.7e\+308 to 1\.7e\+308"):
         normalise(wide)
     assert np.array_equal(normalise(wide / 4), normalise(np.array([-1.0, 0.0, 1.0])))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32, np.uint64])
+@pytest.mark.parametrize("low", [1, 20, 45])
+def test_integers_whose_differences_their_dtype_does_not_hold(dtype, low):
+    image = np.array([np.iinfo(dtype).min, np.iinfo(dtype).max], dtype)
+    expected = np.percentile(image.astype(np.float64), (low, 100 - low))
+    np.testing.assert_allclose(normalisation_range(image, low=low, high=100 - low), expected)
+
+
+def test_differences_without_a_finite_reciprocal_are_none():
+    assert not normalise(np.linspace(0, 1e-310, 100)).any()

@@ -1,3 +1,5 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -246,3 +248,16 @@ def test_wrong_shapes_and_tiles():
     for wrong in (0, 4, -1):
         with pytest.raises(ValueError, match="each of the 4 tiles once"):
             blender.add(tile, [wrong])
+
+
+@pytest.mark.parametrize("shape", [(30, 20000), (20000, 30)])
+@pytest.mark.parametrize("plan", [plan_tiles, plan_flipped_tiles])
+def test_a_tile_of_a_long_strip_takes_no_copy_of_the_strip(shape, plan):
+    image = np.zeros((2, *shape), np.float32)
+    tiling = plan(shape)
+    tracemalloc.start()
+    try:
+        tile = cut(image, tiling, [1])
+        assert tracemalloc.get_traced_memory()[1] < 5 * tile.nbytes
+    finally:
+        tracemalloc.stop()

@@ -17,6 +17,7 @@ from cellbasin.parallel import parallel_map, thread_count
 LOW, HIGH = 1.0, 99.0
 _NARROW = 1e-5
 _BOUND = 1e6
+_TINY = float(np.finfo(np.float64).tiny)  # a smaller difference has no finite reciprocal
 
 
 def normalise(channel: np.ndarray, *, low: float = LOW, high: float = HIGH) -> np.ndarray:
@@ -195,7 +196,7 @@ def _checked(channel: np.ndarray) -> np.ndarray:
 
 
 def _differ(lower: float, upper: float) -> bool:
-    return upper - lower > _NARROW * max(abs(lower), abs(upper))
+    return upper - lower > max(_NARROW * max(abs(lower), abs(upper)), _TINY)
 
 
 def _parts(size: int) -> list[slice]:
@@ -208,7 +209,8 @@ def _percentiles(values: np.ndarray, percentiles: tuple[float, ...]) -> list[flo
     if values.dtype.kind == "f":
         _check_finite(values)
     if values.dtype.itemsize > 2 and values.dtype != np.float32:
-        return [float(value) for value in np.percentile(values, percentiles)]
+        # As floats: numpy takes differences of integers in their own dtype, where those of far ones do not fit.
+        return [float(value) for value in np.percentile(values.astype(np.float64, copy=False), percentiles)]
     places = [(values.size - 1) * percentile / 100 for percentile in percentiles]
     ranks = sorted({rank for place in places for rank in (math.floor(place), math.ceil(place))})
     ordered = dict(zip(ranks, _ranked(values.reshape(-1), ranks), strict=True))

@@ -160,7 +160,8 @@ def cut(image: np.ndarray, tiling: Tiling, indices: Sequence[int]) -> np.ndarray
             tile[:, to_y, to_x] = image[:, y, x]
             continue
         rows, columns = (_inside(*place) for place in places)
-        tile[:] = image[:, rows][:, :, columns]
+        # Slices first: they are views, and of a long strip only a tile's part is copied.
+        tile[:] = image[:, :, columns][:, rows] if isinstance(columns, slice) else image[:, rows][:, :, columns]
     return flip_tiles(tiles, [tiling.flip(index) for index in indices])
 
 
