@@ -136,6 +136,20 @@ def test_segment_gives_confidence_where_the_card_has_a_calibration() -> None:
     assert "confidence" not in flipped.objects
 
 
+def test_all_networks_of_an_ensemble_say_how_far_to_believe_in_an_object_whatever_their_order() -> None:
+    weights = load_weights(SHIPPED / "general.safetensors")
+    pixels = generate("nuclei", (96, 96), seed=1).image[0]
+    low, high = (Calibration(np.zeros(len(FEATURES)), np.log(odds)).as_card() for odds in (1 / 3, 3))
+    low, high, none = (
+        replace(weights, card=replace(weights.card, confidence=c)) for c in ({"plain": low}, {"plain": high}, {})
+    )
+    for pair in ([low, high], [high, low]):
+        found = Model(pair).segment(pixels, diameter=30).objects
+        np.testing.assert_allclose(found["confidence"], 0.5, atol=1e-4)
+    for pair in ([none, high], [high, none]):
+        assert "confidence" not in Model(pair).segment(pixels, diameter=30).objects
+
+
 EVERYTHING = Options(min_confidence=0, flow_threshold=0)
 
 

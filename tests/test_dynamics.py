@@ -338,6 +338,11 @@ def test_what_does_not_fit_is_refused():
     for options in ({"step": 0.0}, {"step": np.nan}, {"steps": 0}, {"min_size": -1}):
         with pytest.raises(ValueError, match="expected min_size"):
             segment_flows(flow, probability, **options)
+    for options in ({"probability_threshold": np.nan}, {"probability_threshold": -1}, {"flow_threshold": np.nan}):
+        with pytest.raises(ValueError, match="expected a probability_threshold"):
+            segment_flows(flow, probability, **options)
+    with pytest.raises(ValueError, match="expected flow"):
+        segment_flows([[[0.0]]], [1.0])
     flow[0, 2, 2] = np.nan
     with pytest.raises(ValueError, match="not finite"):
         segment_flows(flow, probability)

@@ -104,14 +104,20 @@ def segment_flows(
     >>> result.flow_errors
     array([0.])
     """
+    flow, probability = np.asarray(flow), np.asarray(probability)
     _check(flow, probability, min_size, step, steps)
+    limit = np.inf if flow_threshold is None else flow_threshold
+    if not (0 <= probability_threshold <= 1 and limit >= 0):
+        raise ValueError(
+            "expected a probability_threshold from 0 to 1 and a flow_threshold from 0 on, or None; "
+            f"found {probability_threshold} and {flow_threshold}"
+        )
     if probability.size == 0:
         return FlowSegmentation(np.zeros(probability.shape, np.int32), np.zeros(0))
     flow = np.ascontiguousarray(flow, np.float32)
     probability = np.ascontiguousarray(probability, np.float32)
     labels = keep_largest_piece(find_basins(flow, probability, probability_threshold, step, steps, min_size))
     labels = fill_small_holes(select(labels, areas(labels) >= max(min_size, 1)), min_size)
-    limit = np.inf if flow_threshold is None else flow_threshold
     errors = flow_errors(labels, flow, own_flows(labels))
     return judge(FlowSegmentation(labels, errors), limit)
 

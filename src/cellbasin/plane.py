@@ -18,7 +18,7 @@ class PlaneRun:
     """One image on its way: keeps the maps of the last pass, so that a pass is not done twice.
 
     confidence: float64 (N,), the probability that each of the N objects that `segment` gave is right; None where the
-    model was not calibrated for these options.
+    model, or one network of an ensemble, was not calibrated for these options.
     """
 
     def __init__(self, model: Predictor, pixels: np.ndarray, options: Options, progress: Progress | None) -> None:
@@ -106,15 +106,16 @@ class PlaneRun:
         return judge(found, FLOW_THRESHOLD, self.model.conventions.border_leniency)
 
     def _drop_unlikely(self, found: FlowSegmentation) -> FlowSegmentation:
-        """The objects that the options let pass, with `confidence` where the model was calibrated."""
+        """The objects that the options let pass, with `confidence` where every network was calibrated: their mean."""
         options, leniency = self.options, self.model.conventions.border_leniency
         mode = "augment" if options.augment else "plain"
-        calibration = Calibration.from_card(self.model.card.confidence.get(mode, {}))
-        if calibration is None:
+        cards = [weights.card for weights in self.model.weights]
+        calibrations = [c for card in cards if (c := Calibration.from_card(card.confidence.get(mode, {}))) is not None]
+        if len(calibrations) < len(cards):
             return judge(found, options.largest_flow_error(), leniency)
         maps = self.maps
         features = object_features(found.labels, maps.flow, maps.probability, found.flow_errors, self.diameter)
-        confidence = calibration.confidence(features)
+        confidence = np.mean([calibration.confidence(features) for calibration in calibrations], axis=0)
         wanted = confidence >= options.min_confidence
         wanted &= flows_fit(found, options.largest_flow_error(np.inf), leniency)
         self.confidence = confidence[wanted]
