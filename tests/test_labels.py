@@ -240,7 +240,7 @@ def test_yes_no_masks_are_not_taken_for_labels(mask, kind):
     pieces = ndimage.label(mask, np.ones((3,) * mask.ndim))[0]
     lb.check_numbered(pieces)
     if pieces.max() > 2:
-        with pytest.raises(ValueError, match=f"one value, {value}, in {pieces.max()} separate pieces"):
+        with pytest.raises(ValueError, match=f"value {value} alone in {pieces.max()} separate pieces"):
             lb.check_numbered(mask.astype(dtype) * dtype(value))
     else:
         lb.check_numbered(mask.astype(dtype) * dtype(value))

@@ -78,7 +78,7 @@ def read_annotated(record: Record, channels: tuple[int, ...] | None = None) -> A
     planes = np.ascontiguousarray(image.channels_first)
     if not np.isfinite(planes).all():
         raise ReadError(f"{record.image}: found NaN or infinite values; expected finite ones: replace them first")
-    if channels is not None:
+    if channels is not None and not record.layout:
         if max(channels) >= len(planes):
             raise ReadError(f"{record.image}: found {len(planes)} channels, expected those numbered {channels} from 0")
         return Annotated(planes[list(channels)], labels, record.name, record.source, "gray", record.group)
