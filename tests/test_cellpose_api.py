@@ -305,6 +305,16 @@ def test_training(tmp_path: Path) -> None:
         model.train(*data, n_epoch=1)
     with pytest.raises(ValueError, match="rgb=True"):
         train.train_seg(model.net, *data, rgb=True)
+    with pytest.raises(ValueError, match="found train_probs="):
+        train.train_seg(model.net, *data, train_probs=np.ones(2))
+    with pytest.raises(ValueError, match="image 1: found NaN"):
+        train.train_seg(model.net, [images[0], images[1] * np.nan], data[1])
+    nothing = np.zeros((96, 96), int)
+    with pytest.raises(ValueError, match="no object in the labels of 2 images"):
+        train.train_seg(model.net, images, [nothing, nothing], channels=[1, 2], min_train_masks=0)
+    settings = {"channels": [1, 2], "n_epochs": 1, "min_train_masks": 0, "save_path": str(tmp_path)}
+    path, _, _ = train.train_seg(model.net, images, [2**40 * labels(1).astype(int), nothing], **settings)
+    assert 10 < models.CellposeModel(pretrained_model=str(path)).diam_labels < 40
 
 
 @pytest.mark.parametrize("shape", [(96, 96), (2, 96, 96), (96, 96, 2), (96, 96, 3), (3, 96, 96), (96, 96, 5)])

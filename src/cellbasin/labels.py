@@ -154,7 +154,7 @@ def check_numbered(labels: NDArray, ignore: int | None = None) -> None:
     >>> check_numbered(np.array([[255, 0, 255, 0, 255]]))
     Traceback (most recent call last):
     ValueError: found the value 255 alone in 3 separate pieces; expected a number for each object: number the pieces \
-of a mask first, with cellbasin.labels.split_pieces
+of a mask first, with Fiji's Analyze Particles (show Count Masks) or cellbasin.labels.split_pieces
     """
     _check(labels)
     if ignore is not None and ((labels != 0) & (labels != ignore)).any():
@@ -168,7 +168,8 @@ of a mask first, with cellbasin.labels.split_pieces
         found = f"the value {labels.max()} alone" if values == 1 else f"{values} values"
         raise ValueError(
             f"found {found} in {pieces} separate pieces; expected a number for each object: "
-            "number the pieces of a mask first, with cellbasin.labels.split_pieces"
+            "number the pieces of a mask first, with Fiji's Analyze Particles (show Count Masks) or "
+            "cellbasin.labels.split_pieces"
         )
 
 

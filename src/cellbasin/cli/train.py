@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cellbasin.cli.console import DONE, Bar, CommandError, check_torch, mention
+from cellbasin.cli.console import DONE, Bar, CommandError, check_torch, make_folder, mention
 from cellbasin.cli.flags import CHANNELS, words
 from cellbasin.options import Options
 
@@ -154,6 +154,7 @@ def _check(out: Path, session_minutes: float | None, validate_every: float) -> N
         raise CommandError(f"{out}: found the ending {out.suffix!r}, expected a file NAME{SUFFIX}")
     if not out.resolve().parent.is_dir():
         raise CommandError(f"{out}: found no folder {out.resolve().parent}; expected it to exist: create it")
+    make_folder(out.resolve().parent, "choose another with --out")
     if session_minutes is not None and not session_minutes > 0:
         raise CommandError(f"--session-minutes is {session_minutes:g}, expected a number above 0")
     if not validate_every >= 0:

@@ -45,8 +45,9 @@ def select_records(
         held = split_groups([(record.source, record.group) for record in records], validation)
         records = [r for r, out in zip(records, held, strict=True) if out == (split == "validation")]
     if not records:
+        few = "; of a source of fewer than five images none are kept" if split == "validation" else ""
         raise ReadError(
-            f"{folder}: found no image in split {split}; expected some: check the split and the sources left out"
+            f"{folder}: found no image in split {split}; expected some: check the split and the sources left out{few}"
         )
     return records
 
