@@ -76,7 +76,7 @@ def train_seg(
 
 def _check(others: dict[str, Any]) -> None:
     for name, value in others.items():
-        if name in _ONLY and not np.array_equal(value, _ONLY[name]):
+        if name in _ONLY and np.any(value != _ONLY[name]):
             raise ValueError(f"found {name}={value!r}, expected {_ONLY[name]!r}: nothing else is done here")
         if name not in _ONLY and name not in _WITHOUT_EFFECT:
             raise TypeError(f"train_seg() got an unexpected keyword argument {name!r}")

@@ -146,7 +146,7 @@ def _compute(annotated: Annotated, ignore: int) -> dict[str, np.ndarray]:
 
 
 def _to_int16(image: np.ndarray, together: tuple[int, ...]) -> np.ndarray:
-    """One scale for the axes `together`: of colours for all, so that mixtures keep their balance, else for a channel."""
+    """One scale for the axes `together`: all of them for colours, so that mixtures keep their balance."""
     low, high = np.percentile(image, (0, 99.9), axis=together, keepdims=True)
     scaled = (image.astype(np.float32) - low) * (_FULL_SCALE / np.where(high > low, high - low, 1))
     return np.clip(np.rint(scaled), -32768, 32767).astype(np.int16)
