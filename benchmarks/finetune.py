@@ -27,7 +27,7 @@ from inputs import data_root
 from recipes import passes
 from report import command_line, markdown
 from results import RESULTS
-from runs import add_line, read_lines, run_apart
+from short_runs import add_line, read_lines, run_apart
 
 from cellbasin.evaluation import SHOWN, evaluate, limit_per_source
 from cellbasin.io import Record

@@ -29,7 +29,7 @@ import numpy as np
 from inputs import data_root
 from report import command_line, markdown
 from results import RESULTS
-from runs import add_line, read_lines, run_apart
+from short_runs import add_line, read_lines, run_apart
 
 from cellbasin.evaluation import SHOWN, evaluate
 from cellbasin.generator import KINDS

@@ -307,6 +307,23 @@ def test_training(tmp_path: Path) -> None:
         train.train_seg(model.net, *data, rgb=True)
 
 
+@pytest.mark.usefixtures("short_training")
+def test_training_on_images_without_objects_and_refusals(tmp_path: Path) -> None:
+    model = models.CellposeModel(pretrained_model=str(write_network(tmp_path / "theirs")))
+    images = [np.stack([picture(seed), picture(seed)], -1) for seed in (1, 2)]
+    data = images, [labels(1), labels(2)]
+    with pytest.raises(ValueError, match="found train_probs="):
+        train.train_seg(model.net, *data, train_probs=np.ones(2))
+    with pytest.raises(ValueError, match="image 0: found NaN"):
+        train.train_seg(model.net, [images[0] * np.nan, images[1]], data[1], channels=[1, 2], n_epochs=1)
+    nothing = np.zeros((96, 96), int)
+    with pytest.raises(ValueError, match="no object in the labels of 2 images"):
+        train.train_seg(model.net, images, [nothing, nothing], channels=[1, 2], min_train_masks=0)
+    settings = {"channels": [1, 2], "n_epochs": 1, "min_train_masks": 0, "save_path": str(tmp_path)}
+    path, _, _ = train.train_seg(model.net, images, [2**40 * labels(1).astype(int), nothing], **settings)
+    assert 10 < models.CellposeModel(pretrained_model=str(path)).diam_labels < 40
+
+
 @pytest.mark.parametrize("shape", [(96, 96), (2, 96, 96), (96, 96, 2), (96, 96, 3), (3, 96, 96), (96, 96, 5)])
 def test_pictures_of_images_with_any_channels(shape: tuple[int, ...]) -> None:
     from matplotlib.figure import Figure

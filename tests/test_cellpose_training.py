@@ -61,6 +61,7 @@ def test_qupath_training(cellpose, small_model: Path, tmp_path: Path, mask_filte
     card = open_weights(model).card
     assert card.conventions == ("cellpose" if mask_filter == "_masks" else "cellbasin")
     assert 10 < card.typical_diameter < 40
+    assert ("Cellpose" in open_weights(start).card.note) == (mask_filter == "_masks"), "training on keeps its terms"
     sent = f"--dir {test} --pretrained_model {model} --diameter 0 --save_tif --no_npy"
     assert cellpose(*sent.split()).code == 0
     sent = f"--train --dir {folder} --min_train_masks 1000 --pretrained_model {start} --mask_filter {mask_filter}"

@@ -281,7 +281,8 @@ def test_train_a_little(run: Run, small_model: Path, data_set: Path, tmp_path: P
     assert outcome.code == 0, outcome.err
     card = load_weights(out).card
     assert card.size_model and card.recipe["epochs"] == 1 and card.recipe["exclude"] == ["two"]
-    assert "validation" in outcome.out and f"wrote {out}" in outcome.out
+    assert "validation" in outcome.out and f"wrote {out}\n" in outcome.out
+    assert "images of 1 sources to learn from, and 2 generated ones" in outcome.out
     assert (tmp_path / "mine.log.jsonl").is_file()
     assert run("segment", data_set / "round" / "test" / "8.tif", "--model", out, "--out", tmp_path).code == 0
 
@@ -312,6 +313,11 @@ def test_channels_that_no_index_tells_are_those_of_the_whole_training(
     outcome = run("train", folder, *words)
     assert outcome.code == 0, outcome.err
     assert "float32" in load_weights(out).card.scores["validation"]
+    assert outcome.out.endswith("segment with --channels 1\n")
+    warning = "has learned from images of pairs"
+    assert warning in run("evaluate", folder, "--model", out, "--channels", "1").out
+    assert warning not in run("evaluate", folder, "--model", out, "--channels", "1", "--split", "validation").out
+    assert warning not in run("evaluate", folder, "--model", small_model, "--channels", "1").out
 
 
 # models, doctor

@@ -265,6 +265,9 @@ def test_bugs_keep_their_traceback(run: Run, image: Path, small_model: Path, mon
         (["train", "{data}", "--out", "{data}/a.safetensors", "--learning-rate", "0"], ["--learning-rate is 0"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--exclude", "soup"], ["soup", "leave out"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--network", "vast"], ["vast", "paper"]),
+        (["train", "{data}", "--out", "{data}/a.safetensors", "--channels", "-1"], ["channels", "-1"]),
+        (["train", "{data}", "--out", "{data}/a.safetensors", "--channels", "0,1,2"], ["channels", "PRIMARY"]),
+        (["train", "{data}", "--out", "{model}", "--from", "{model}"], ["small.safetensors", "another file"]),
         (["train", "{data}", "--out", "{data}/cells.npy"], ["cells.npy", ".safetensors"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--session-minutes", "0"], ["--session-minutes"]),
         (["train", "{data}", "--out", "{data}/a.safetensors", "--validate-every", "nan"], ["--validate-every"]),
@@ -292,9 +295,26 @@ def test_bad_arguments_elsewhere(
         np.save(path.with_name("cells_masks.npy"), np.eye(96, dtype=np.int32) * (name != "empty"))
     np.save(places["holed"] / "cells_masks.npy", np.eye(64, dtype=np.int32))
     np.save(places["holed"] / "cells.npy", holed(np.nan))
+    places["model"] = small_model
     model = ["--model", small_model] if arguments[0] == "evaluate" else []
     outcome = run(*(argument.format(**places) for argument in arguments), *model)
     assert_one_line(outcome, *words)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has other permissions")
+def test_a_folder_that_takes_no_files_is_told_before_any_work(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    outcome = run("train", tmp_path / "nonesuch", "--out", "/proc/self/a.safetensors")
+    assert_one_line(outcome, "/proc", "cannot write there", "--out")
+
+
+def test_an_interruption_is_told(run: Run, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("cellbasin.evaluation.read_numbered", interrupted)
+    outcome = run("score", image, image)
+    assert (outcome.code, outcome.err) == (130, "cellbasin: interrupted\n")
 
 
 def test_training_without_torch(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,6 +230,8 @@ def test_a_folder_of_pairs_is_training_data(records: list[Record], tmp_path: Pat
     np.save(records[1].image, np.zeros((64, 64, 3), np.uint8))
     assert read_annotated(records[1]).layout == "rgb"
     assert read_annotated(records[1], channels=(2, 0)).image.shape == (2, 64, 64)
+    told = replace(records[1], layout="nucleus-cytoplasm")  # as when it is segmented: see `channels_of`
+    assert read_annotated(told, channels=(0,)).layout == "nucleus-cytoplasm"
     with pytest.raises(ReadError, match="3 channels"):
         read_annotated(records[1], channels=(3,))
     assert read_annotated(replace(records[1], layout="gray")).image.shape == (1, 64, 64)

@@ -34,11 +34,12 @@ def test_folder_in_natural_order_without_results_and_other_files(tmp_path: Path)
         "y_size.tif",
         "inner/deep.tif",
     )
-    touch(tmp_path, "y_size.npy", "y_train_losses.npy")
+    touch(tmp_path, "y_size.npy", "y_train_losses.npy", "mine.log.png", "z.log.tif")
     touch(tmp_path, "._img9.tif", "notes.txt", "Thumbs.db", "img9_objects.csv", "index.csv")
     touch(tmp_path, "img9_masks.tif", "img9_cp_masks.png", "img9_overlay.png", "img9_flows.tif", "img9_seg.npy")
     touch(tmp_path, "img9_outlines.png", "img9_outlines_cp_masks.png", "img9_cellprob.tif", "img9_cp_output.png")
     expected = ["a2b9.bmp", "a2b10.bmp", "b.jpeg", "IMG1.png", "img9.TIF", "img10.tif", "x.npy", "y_size.tif"]
+    expected.append("z.log.tif")  # somebody's logarithm, not what a training drew
     assert names(find_images([tmp_path])) == expected
     assert names(find_images([str(tmp_path)])) == expected
 

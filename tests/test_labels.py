@@ -240,10 +240,28 @@ def test_yes_no_masks_are_not_taken_for_labels(mask, kind):
     pieces = ndimage.label(mask, np.ones((3,) * mask.ndim))[0]
     lb.check_numbered(pieces)
     if pieces.max() > 2:
-        with pytest.raises(ValueError, match=f"one value, {value}, in {pieces.max()} separate pieces"):
+        with pytest.raises(ValueError, match=f"value {value} alone in {pieces.max()} separate pieces"):
             lb.check_numbered(mask.astype(dtype) * dtype(value))
     else:
         lb.check_numbered(mask.astype(dtype) * dtype(value))
+
+
+def test_masks_of_classes_are_not_taken_for_labels():
+    classes = np.zeros((40, 40), np.uint16)
+    classes[::8, ::8] = 1
+    classes[4::8, 4::8] = 2
+    with pytest.raises(ValueError, match="2 values in 50 separate pieces"):
+        lb.check_numbered(classes)
+    with pytest.raises(ValueError, match="value 1 alone in 25 separate pieces"):
+        lb.check_numbered(np.where(classes == 2, 65535, classes), 65535)
+    lb.check_numbered(np.where(classes == 2, 65535, lb.split_pieces((classes == 1).astype(np.uint8))), 65535)
+    lb.check_numbered(np.stack([classes, classes.T, 0 * classes]))  # objects that move
+
+
+def test_the_median_diameter_of_labels_of_any_number():
+    labels = np.zeros((20, 20), np.int64)
+    labels[2:12, 2:12] = 2**40
+    assert lb.median_diameter(labels) == pytest.approx(11.28, abs=0.01)
 
 
 def test_inputs_of_any_layout_stay_untouched():

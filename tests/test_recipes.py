@@ -10,7 +10,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "benchmarks"))
 
 import pytest
 import recipes
-import runs
+import short_runs
 
 from cellbasin.training.recipe import RECIPES
 
@@ -56,7 +56,7 @@ def test_runs_that_were_made_are_not_made_again_and_one_that_fails_stops_no_othe
     (tmp_path / "lines.jsonl").write_text(f"{json.dumps(line('baseline-0', 0.5))}\n")
     started = []
     monkeypatch.setattr(
-        runs.subprocess,
+        short_runs.subprocess,
         "run",
         lambda command, **_: started.append(command[4]) or SimpleNamespace(returncode=command[4] == "contacts-4"),
     )
@@ -74,7 +74,7 @@ def test_at_equal_hours_only_what_costs_more_or_less_is_run_again(tmp_path, monk
     (tmp_path / "lines.jsonl").write_text("\n".join(map(json.dumps, lines)))
     started = []
     monkeypatch.setattr(
-        runs.subprocess, "run", lambda command, **_: started.append(command) or SimpleNamespace(returncode=0)
+        short_runs.subprocess, "run", lambda command, **_: started.append(command) or SimpleNamespace(returncode=0)
     )
     wanted = SimpleNamespace(minutes=60, jobs=1, crops=800, equal="hours")
     recipes.run_all(["baseline-0", "stem-1", "planes-0", "refine-0"], wanted)

@@ -79,6 +79,12 @@ def test_hidden_units_are_kept_only_where_they_help_images_left_out(images: int)
         assert bool(len(model.hidden)) == (record["median_log2_error"] < record["median_log2_error_linear"])
 
 
+def test_images_of_one_group_tell_no_error() -> None:
+    """JSON, which the card is, knows no infinity."""
+    _, record = _best_fit(_styles(6), np.zeros(6), np.zeros(6, int))
+    assert set(record) == {"penalty", "looks"}
+
+
 def test_round_trip_through_a_card() -> None:
     styles = _styles(200)
     linear = fit_linear(styles, _bent(styles))

@@ -56,6 +56,27 @@ def test_large_objects_are_shrunk_before_their_flows_are_computed():
     assert prepared.levels[0].labels.shape[0] < 300
 
 
+def test_a_dim_channel_beside_a_bright_one_keeps_its_shades():
+    """Colours have one scale, so that mixtures keep their balance."""
+    shades = np.random.default_rng(0).integers(100, 180, (64, 64))
+    planes = np.stack([750 * (shades - 100), shades]).astype(np.uint16)
+    given_image = Annotated(planes, np.eye(64, dtype=np.int32), "x", "made")
+    assert len(np.unique(prepare(given_image).levels[0].image[1])) == 80
+    colours = prepare(replace(given_image, layout="rgb")).levels[0].image
+    assert np.ptp(colours[0]) > 500 * np.ptp(colours[1])
+
+
+def test_labels_may_be_any_numbers():
+    """Some programs number objects at random; a table of all numbers would not fit into memory."""
+    given_image = annotated()
+    large = np.where(given_image.labels > 0, given_image.labels.astype(np.int64) + 2**40, 0)
+    large[:3] = 65535
+    prepared = prepare(replace(given_image, labels=large))
+    kept = np.unique(given_image.labels[3:])
+    assert len(prepared.areas) == np.count_nonzero(kept) == prepared.levels[0].labels.max()
+    assert (prepared.levels[0].labels[:3] == -1).all()
+
+
 def test_images_and_labels_of_other_sizes_are_refused():
     wrong = replace(annotated(), labels=np.zeros((5, 6), np.int32))
     with pytest.raises(ValueError, match="labels are \\(5, 6\\)"):

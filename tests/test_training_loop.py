@@ -98,9 +98,12 @@ def test_a_network_says_what_it_and_its_ancestors_have_seen_and_keeps_their_term
     assert [one["name"] for one in start.card.ancestors] == ["first", "second"]
     assert start.card.ancestors[1]["sha256"] == load_weights(tmp_path / "second.safetensors").sha256
     assert (start.card.licence, start.card.note) == ("for research", "for research only")
+    assert loop._terms(replace(short, note="on other terms"), start)[1] == "for research only; on other terms"
     from cellbasin.cli.train import RecipeFlags
 
     seeds = [RecipeFlags(seed=seed).settings(begun).seed for seed, begun in ((None, None), (None, start), (7, start))]
+    small = replace(start, card=replace(start.card, diameter=17.0))
+    assert RecipeFlags().settings(small).diameter == 17, "objects are shown to a network as large as it knows them"
     assert RecipeFlags(recipe="nuclei").settings(None).only == ("dsb2018", "isbi2009")
     assert RecipeFlags(recipe="general").settings(None).generated > 0
     assert RecipeFlags(recipe="general", only=("usiigaci",)).settings(None).generated == 0
@@ -186,8 +189,38 @@ def test_a_run_goes_on_with_the_seed_the_ancestor_and_the_sources_that_it_was_be
         loop.train(images, architecture, TINY, out)
     with pytest.raises(loop.TrainingError, match="sources made, not other"):
         loop.train([replace(image, source="other") for image in images], architecture, TINY, out, start=start)
+    with pytest.raises(loop.TrainingError, match="recipe tiny, not paper"):
+        loop.train(images, architecture, RECIPES["paper"], out, start=start)
     loop.train(images, architecture, TINY, out, start=start)
     assert [one["name"] for one in load_weights(out).card.ancestors] == ["ancestor"]
+
+
+def test_a_run_goes_on_with_the_images_that_it_was_begun_with_alone(tiny, tmp_path):
+    """Else somebody who adds images, or mends labels, would be given the finished network as if it knew them."""
+    loop, images, architecture = tiny
+    out = tmp_path / "net.safetensors"
+    drawn = [replace(prepare(annotated(seed)), source="generated") for seed in (8, 9)]
+    loop.train([*images, *drawn], architecture, TINY, out)
+    with pytest.raises(loop.TrainingError, match=r"images 4 \(\w+\), not 5"):
+        loop.train([*images, prepare(annotated(7)), *drawn], architecture, TINY, out)
+    mended = annotated(0)
+    mended.labels[mended.labels == 1] = 0
+    with pytest.raises(loop.TrainingError, match=r"images 4 \(\w+\), not 4"):
+        loop.train([prepare(mended), *images[1:], *drawn], architecture, TINY, out)
+    with pytest.raises(loop.TrainingError, match="architecture"):
+        loop.train([*images, *drawn], replace(architecture, refine=0), TINY, out)
+    loop.train([*images[::-1], *drawn[:1]], architecture, TINY, out)  # a longer run draws more of the others
+
+
+@pytest.mark.parametrize("keep", [0, 100, 2000])
+def test_a_damaged_checkpoint_is_named(tiny, tmp_path, keep):
+    loop, images, architecture = tiny
+    out = tmp_path / "net.safetensors"
+    loop.train(images, architecture, TINY, out, session_minutes=0.0)
+    checkpoint = out.with_suffix(".checkpoint.pt")
+    checkpoint.write_bytes(checkpoint.read_bytes()[:keep])
+    with pytest.raises(loop.TrainingError, match=r"net.checkpoint.pt is damaged.* remove it"):
+        loop.train(images, architecture, TINY, out)
 
 
 def test_pixels_that_are_not_annotated_do_not_count_in_the_loss(torch):

@@ -199,10 +199,10 @@ def read_pair(record: Record) -> tuple[Image, np.ndarray]:
 
 
 def read_numbered(path: Path) -> np.ndarray:
-    """Read labels, int32 (Y, X) or more axes; raises ReadError also for a yes/no mask, see `check_numbered`."""
+    """Read labels, int32 (Y, X) or more axes; raises ReadError also for a mask of classes, see `check_numbered`."""
     labels = read_labels(path)
     try:
-        check_numbered(labels)
+        check_numbered(labels, NOT_ANNOTATED)
     except ValueError as error:
         raise ReadError(f"{path}: {error}") from error
     return labels

@@ -145,26 +145,31 @@ def remove_border(labels: NDArray, axes: Sequence[int] = (-2, -1)) -> Labels:
     return _keep(labels, ~touches_border(labels, axes))
 
 
-def check_numbered(labels: NDArray) -> None:
-    """Refuse a yes/no mask where labels are wanted: one value in three separate pieces or more.
+def check_numbered(labels: NDArray, ignore: int | None = None) -> None:
+    """Refuse a mask of one or a few classes where labels are wanted: more than two separate pieces for each value.
 
-    labels: as for `relabel`. Raises ValueError.
+    labels: as for `relabel`; ignore: a label that is no object, beside others that are. Raises ValueError.
 
     >>> check_numbered(np.array([[1, 0, 2, 0, 3]]))
     >>> check_numbered(np.array([[255, 0, 255, 0, 255]]))
     Traceback (most recent call last):
-    ValueError: found one value, 255, in 3 separate pieces; expected a number for each object: number the pieces of \
-a yes/no mask first, with cellbasin.labels.split_pieces
+    ValueError: found the value 255 alone in 3 separate pieces; expected a number for each object: number the pieces \
+of a mask first, with Fiji's Analyze Particles (show Count Masks) or cellbasin.labels.split_pieces
     """
     _check(labels)
-    value = labels.max(initial=0)
-    if value == 0 or ((labels != 0) & (labels != value)).any():
+    if ignore is not None and ((labels != 0) & (labels != ignore)).any():
+        labels = np.where(labels == ignore, 0, labels)
+    numbered = relabel(labels)
+    values = numbered.max(initial=0)
+    if values > 1 and labels.ndim > 2:  # what moves is in pieces, where one of the axes is time
         return
-    _, pieces = _pieces(_volume(labels))
-    if pieces > 2:
+    _, pieces = _pieces(numbered.reshape((1,) * (3 - labels.ndim) + labels.shape))
+    if pieces > 2 * values:
+        found = f"the value {labels.max()} alone" if values == 1 else f"{values} values"
         raise ValueError(
-            f"found one value, {value}, in {pieces} separate pieces; expected a number for each object: "
-            "number the pieces of a yes/no mask first, with cellbasin.labels.split_pieces"
+            f"found {found} in {pieces} separate pieces; expected a number for each object: "
+            "number the pieces of a mask first, with Fiji's Analyze Particles (show Count Masks) or "
+            "cellbasin.labels.split_pieces"
         )
 
 
@@ -212,8 +217,7 @@ def median_diameter(labels: NDArray, ignore: int | None = None) -> float:
     >>> median_diameter(np.zeros((4, 4), int))
     nan
     """
-    found = diameters(labels if ignore is None else np.where(labels == ignore, 0, labels))
-    found = found[found > 0]
+    found = diameters(relabel(labels if ignore is None else np.where(labels == ignore, 0, labels)))
     return float(np.median(found)) if found.size else float("nan")
 
 

@@ -149,6 +149,8 @@ def trained(
     recipe = _recipe(given, start)
     log(f">>>> training on {len(readers)} images, objects resized to {recipe.diameter:g} pixels")
     images = prepare_all(readers, recipe.ignore_label)
+    if not any(image.areas.size for image in images):
+        raise CommandError(f"found no object in the labels of {len(images)} images, expected some")
     told = report or _Lines(log, len(images), recipe)
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "network.safetensors"
@@ -168,7 +170,7 @@ def trained(
         weights = load_weights(out)
     log("fitting the size model")
     weights = fit_size_model(weights, readers, recipe.ignore_label, recipe.seed)
-    card = replace(weights.card, typical_diameter=float(np.median([_own_diameter(reader()) for reader in readers])))
+    card = replace(weights.card, typical_diameter=float(np.nanmedian([_own_diameter(reader()) for reader in readers])))
     return replace(weights, card=card)
 
 

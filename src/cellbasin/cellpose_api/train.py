@@ -76,7 +76,7 @@ def train_seg(
 
 def _check(others: dict[str, Any]) -> None:
     for name, value in others.items():
-        if name in _ONLY and value != _ONLY[name]:
+        if name in _ONLY and np.any(value != _ONLY[name]):
             raise ValueError(f"found {name}={value!r}, expected {_ONLY[name]!r}: nothing else is done here")
         if name not in _ONLY and name not in _WITHOUT_EFFECT:
             raise TypeError(f"train_seg() got an unexpected keyword argument {name!r}")
@@ -112,8 +112,10 @@ def _annotated(picture: Any, mask: np.ndarray, name: str, channels: Any, channel
     from cellbasin.training.dataset import Annotated
 
     planes, axes = arranged(picture() if callable(picture) else picture, channel_axis, None, volume=False)
+    if not np.isfinite(planes).all():
+        raise ValueError(f"{name}: found NaN or infinite values; expected finite ones: replace them first")
     if axes != "CYX" or planes.shape[1:] != np.shape(mask):
         raise ValueError(
             f"{name}: found an image {planes.shape[1:]} and labels {np.shape(mask)}, expected the same size"
         )
-    return Annotated(picked(planes, channels), np.asarray(mask).astype(np.int32), Path(name).stem, "own")
+    return Annotated(picked(planes, channels), np.asarray(mask).astype(np.int64), Path(name).stem, "own")

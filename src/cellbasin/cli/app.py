@@ -49,6 +49,7 @@ def make_app() -> App:
         help_format="plaintext",
         version=_version,
         default_parameter=Parameter(negative=""),
+        suppress_keyboard_interrupt=False,  # `run` says that the work was interrupted
     )
     app.command(segment.segment, help_epilogue=segment.EXAMPLES, usage="Usage: cellbasin segment [OPTIONS] INPUT...")
     app.command(evaluate.evaluate, help_epilogue=evaluate.EXAMPLES)

@@ -94,6 +94,13 @@ def evaluate(  # noqa: PLR0913
         write_json(json_file, {**facts, **found.as_dict()})
     if json_file != "-":
         say(report_text(found))
+        known = {source for weights in model.weights for source in weights.card.seen}
+        learned = {record.source for record in records if record.split != "test"} & known
+        if learned and split != "validation":
+            say(
+                f"the model has learned from images of {', '.join(sorted(learned))}: new ones may score lower; "
+                "--split validation takes those that it never saw"
+            )
     return DONE
 
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from cyclopts import Parameter
 
-from cellbasin.cli.console import DONE, Bar, CommandError, check_torch, mention
+from cellbasin.cli.console import DONE, Bar, CommandError, check_torch, make_folder, mention
 from cellbasin.cli.flags import CHANNELS, words
+from cellbasin.options import Options
 
 if TYPE_CHECKING:
     from cellbasin.training.recipe import Recipe
@@ -25,7 +26,10 @@ EXAMPLES = """Examples:
 
 DIR is a data set with index.csv (columns source, split, name; files
 SOURCE/SPLIT/NAME.png and NAME_masks.png), or a folder of pairs NAME.* and
-NAME_masks.*. Run the same command again to go on with a stopped run."""
+NAME_masks.* (or Cellpose's NAME_seg.npy). From five images on some are kept
+to validate on. Annotate whole images, or give 65535 to pixels that are not:
+all else without a label counts as background.
+Run the same command again to go on with a stopped run."""
 
 _VALIDATED = 6  # images of each source that are segmented at each validation
 
@@ -76,7 +80,9 @@ class RecipeFlags:
         generated = 0.0 if only else found.generated  # a specialist's own images, no drawn ones of everything
         exclude = (*found.exclude, *self.exclude)
         rate = self.learning_rate or found.learning_rate
+        diameter = start.card.diameter if start else found.diameter  # objects look as they did to the network
         found = replace(found, learning_rate=rate, seed=seed, exclude=exclude, only=only, generated=generated)
+        found = replace(found, diameter=diameter)
         if self.minutes is not None:
             return replace(found, minutes=self.minutes, epochs=0)
         return found if self.epochs is None else replace(found, minutes=0, epochs=self.epochs)
@@ -109,10 +115,11 @@ def train(
     """Train a network on annotated images; stops and resumes, validates on a part it never learns from."""
     check_torch()
     _check(out, session_minutes, validate_every)
+    Options(channels=channels)  # refuses numbers that name none
     from cellbasin.training.loop import TrainingError
     from cellbasin.training.loop import train as run
 
-    architecture, weights = _start(start, network)
+    architecture, weights = _start(start, network, out)
     settings = (recipe or RecipeFlags()).settings(weights)
     if recipe is not None:
         _check_sources(folder, recipe.exclude)
@@ -135,7 +142,8 @@ def train(
         mention(f"stopped for now; run the same command again to go on ({written})")
         return DONE
     _finish(out, folder, settings, images, channels)
-    mention(f"wrote {out}")
+    how = "" if channels is None else f"; segment with --channels {','.join(map(str, channels))}"
+    mention(f"wrote {out}{how}")
     return DONE
 
 
@@ -146,6 +154,7 @@ def _check(out: Path, session_minutes: float | None, validate_every: float) -> N
         raise CommandError(f"{out}: found the ending {out.suffix!r}, expected a file NAME{SUFFIX}")
     if not out.resolve().parent.is_dir():
         raise CommandError(f"{out}: found no folder {out.resolve().parent}; expected it to exist: create it")
+    make_folder(out.resolve().parent, "choose another with --out")
     if session_minutes is not None and not session_minutes > 0:
         raise CommandError(f"--session-minutes is {session_minutes:g}, expected a number above 0")
     if not validate_every >= 0:
@@ -163,14 +172,16 @@ def _check_sources(folder: Path, exclude: tuple[str, ...]) -> None:
         )
 
 
-def _start(start: str | None, network: str | None) -> tuple[Architecture, Weights | None]:
+def _start(start: str | None, network: str | None, out: Path) -> tuple[Architecture, Weights | None]:
     from cellbasin.foreign import open_weights
-    from cellbasin.weights import HALF, PAPER
+    from cellbasin.weights import HALF, PAPER, find_model
 
     if start is not None:
         if network is not None:
             raise CommandError("found --network and --from, expected one of them: a model brings its network along")
         weights = open_weights(start)
+        if find_model(start).resolve() == out.resolve():
+            raise CommandError(f"{out}: found the model to go on from there, expected another file: choose a new name")
         return weights.card.architecture, weights
     known = {"half": HALF, "paper": PAPER}
     if (network or "half") not in known:
@@ -180,6 +191,7 @@ def _start(start: str | None, network: str | None) -> tuple[Architecture, Weight
 
 def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> list[Any]:
     from cellbasin.training.dataset import prepare_all
+    from cellbasin.training.generated import GENERATED
 
     readers = _readers(folder, settings, channels)
     with Bar(len(readers)) as bar:
@@ -187,7 +199,9 @@ def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
         images = prepare_all(readers, settings.ignore_label, lambda done, total: bar.end(done))
     if not any(image.areas.size for image in images):
         raise CommandError(f"{folder}: found no object in the labels of {len(images)} images; expected some")
-    mention(f"{len(images)} images of {len({image.source for image in images})} sources to learn from")
+    own = [image.source for image in images if image.source != GENERATED]
+    drawn = f", and {len(images) - len(own)} generated ones" if len(own) < len(images) else ""
+    mention(f"{len(own)} images of {len(set(own))} sources to learn from{drawn}")
     return images
 
 
@@ -202,7 +216,6 @@ def _readers(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -
 
 def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> Callable[[Any], Any] | None:
     from cellbasin.evaluation import limit_per_source, validator
-    from cellbasin.options import Options
 
     records = _validation_records(folder, settings)
     if not records:

@@ -16,6 +16,7 @@ from cellbasin.tensor_shapes import tensor_shapes
 from cellbasin.weights import Architecture, Card, Weights, WeightsError
 
 LICENCE = "not stated in the file (Cellpose's own models are for non-commercial use)"
+NOTE = "this model began as a file of Cellpose's, which does not state its terms"
 _DIAMETER, _NUCLEI = 30.0, 17.0  # pixels; of files that do not say theirs
 _NUCLEI_FILES = ("nuclei", *(f"nucleitorch_{n}" for n in range(4)))
 _DIAMETERS = ("diam_mean", "diam_labels")
@@ -115,6 +116,7 @@ def card_and_tensors(state: Mapping[str, np.ndarray], name: str) -> tuple[Card, 
         typical_diameter=_number(state, "diam_labels", diameter),
         conventions="cellpose",
         licence=LICENCE,
+        note=NOTE,
     )
     return card, tensors
 

@@ -36,6 +36,8 @@ OUTPUT_ENDINGS = (
 ARRAY_ENDINGS = ("_seg", "_size", "_predicted_diams", "_train_losses", "_test_losses")
 """The same, of NPY files alone."""
 
+_PNG_ENDINGS = (".log",)  # what 'cellbasin train' draws of a run
+
 LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy")
 """Endings of label images, in any case, in the order in which they are looked for."""
 
@@ -242,7 +244,8 @@ def _is_result_of(path: Path, stems: set[tuple[Path, str]]) -> bool:
 
 
 def _result_endings(path: Path) -> tuple[str, ...]:
-    return OUTPUT_ENDINGS + ARRAY_ENDINGS if path.suffix.lower() == ".npy" else OUTPUT_ENDINGS
+    more = {".npy": ARRAY_ENDINGS, ".png": _PNG_ENDINGS}
+    return OUTPUT_ENDINGS + more.get(path.suffix.lower(), ())
 
 
 def _labels_of(image: Path) -> Path | None:

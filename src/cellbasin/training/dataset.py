@@ -14,14 +14,15 @@ import numpy as np
 
 from cellbasin.atomic import atomic
 from cellbasin.flows import labels_to_flows
+from cellbasin.labels import relabel
 from cellbasin.options import NOT_ANNOTATED
 from cellbasin.parallel import parallel_map
 from cellbasin.resize import resize, resize_labels
 
 FLOW_UNIT = 127  # flows are kept as int8
 FINEST_DIAMETER = 48.0  # pixels; larger objects are shrunk to this before their flows are computed
-_CACHE_VERSION = 3
-_FULL_SCALE = 4000  # int16 value of the 99.9th percentile of the image
+_CACHE_VERSION = 4
+_FULL_SCALE = 4000  # int16 value of the 99.9th percentile
 _SAMPLE = 4096  # pixels kept for percentiles of channel mixtures
 
 
@@ -53,7 +54,8 @@ class Level:
 @dataclass(frozen=True, slots=True)
 class TrainingImage:
     """levels: finest first, each half the one before; diameter: median, in pixels of the finest level; sample: float32
-    (C, n) random pixels; centres: (N, 2) in parts of height and width; areas: (N,) pixels of the finest level."""
+    (C, n) random pixels; centres: (N, 2) in parts of height and width; areas: (N,) pixels of the finest level; content:
+    tells images and labels apart."""
 
     name: str
     source: str
@@ -64,6 +66,7 @@ class TrainingImage:
     sample: np.ndarray
     centres: np.ndarray
     areas: np.ndarray
+    content: str
 
     @property
     def look(self) -> str:
@@ -118,13 +121,14 @@ def _content_key(annotated: Annotated, ignore: int) -> str:
 
 
 def _compute(annotated: Annotated, ignore: int) -> dict[str, np.ndarray]:
-    labels = annotated.labels.astype(np.int32)
-    labels[annotated.labels == ignore] = -1
+    unknown = annotated.labels == ignore
+    labels = relabel(np.where(unknown, 0, annotated.labels))
+    labels[unknown] = -1
     areas = np.bincount(labels[labels > 0].ravel())
     areas = areas[areas > 0]
     diameter = float(np.median(2 * np.sqrt(areas / np.pi))) if areas.size else 0.0
     factor = min(1.0, FINEST_DIAMETER / diameter) if diameter else 1.0
-    image = _to_int16(annotated.image)
+    image = _to_int16(annotated.image, (0, 1, 2) if annotated.layout == "rgb" else (1, 2))
     height, width = labels.shape
     arrays: dict[str, np.ndarray] = {"diameter": np.array(diameter * factor or 30.0)}
     for n in range(2):
@@ -141,10 +145,10 @@ def _compute(annotated: Annotated, ignore: int) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _to_int16(image: np.ndarray) -> np.ndarray:
-    """One scale for all channels, so that mixtures of colours keep their balance."""
-    low, high = np.percentile(image, (0, 99.9))
-    scaled = (image.astype(np.float32) - low) * (_FULL_SCALE / max(high - low, 1e-6))
+def _to_int16(image: np.ndarray, together: tuple[int, ...]) -> np.ndarray:
+    """One scale for the axes `together`: all of them for colours, so that mixtures keep their balance."""
+    low, high = np.percentile(image, (0, 99.9), axis=together, keepdims=True)
+    scaled = (image.astype(np.float32) - low) * (_FULL_SCALE / np.where(high > low, high - low, 1))
     return np.clip(np.rint(scaled), -32768, 32767).astype(np.int16)
 
 
@@ -172,6 +176,7 @@ def _load(path: Path, annotated: Annotated) -> TrainingImage:
             arrays["sample"],
             arrays["centres"],
             arrays["areas"],
+            path.stem,
         )
 
 

@@ -45,8 +45,9 @@ def select_records(
         held = split_groups([(record.source, record.group) for record in records], validation)
         records = [r for r, out in zip(records, held, strict=True) if out == (split == "validation")]
     if not records:
+        few = "; of a source of fewer than five images none are kept" if split == "validation" else ""
         raise ReadError(
-            f"{folder}: found no image in split {split}; expected some: check the split and the sources left out"
+            f"{folder}: found no image in split {split}; expected some: check the split and the sources left out{few}"
         )
     return records
 
@@ -78,7 +79,7 @@ def read_annotated(record: Record, channels: tuple[int, ...] | None = None) -> A
     planes = np.ascontiguousarray(image.channels_first)
     if not np.isfinite(planes).all():
         raise ReadError(f"{record.image}: found NaN or infinite values; expected finite ones: replace them first")
-    if channels is not None:
+    if channels is not None and not record.layout:
         if max(channels) >= len(planes):
             raise ReadError(f"{record.image}: found {len(planes)} channels, expected those numbered {channels} from 0")
         return Annotated(planes[list(channels)], labels, record.name, record.source, "gray", record.group)

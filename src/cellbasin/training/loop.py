@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import pickle
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +25,7 @@ from cellbasin.engines.hardware import find_hardware
 from cellbasin.network import Network, build
 from cellbasin.network_outputs import FLOW_SCALE
 from cellbasin.training.dataset import TrainingImage
+from cellbasin.training.generated import GENERATED
 from cellbasin.training.recipe import Recipe
 from cellbasin.training.sampling import Batches, Stage
 from cellbasin.weights import Architecture, Card, Weights, save_weights
@@ -90,8 +93,8 @@ def train(  # noqa: PLR0913
 
     Resumes from the checkpoint if there is one. `session_minutes` ends this session early and returns the checkpoint.
     `validate` scores a network ("score" in its result decides which is best). `report` gets every log line.
-    Raises TrainingError when the loss is no longer finite, another process trains the same file, or the run was begun
-    with another seed, from another network or on other sources.
+    Raises TrainingError when the loss is no longer finite, another process trains the same file, the checkpoint cannot
+    be read, or the run was begun with another seed, recipe or architecture, from another network or on other images.
     """
     with _alone(out):
         run = _Run(images, architecture, recipe, out, start, report)
@@ -147,6 +150,8 @@ class _Run:
         self.optimizer = _optimizer(self.network, recipe)
         self.state = Progress()
         self.sources = tuple(sorted({image.source for image in images}))
+        own = sorted(image.content for image in images if image.source != GENERATED)
+        self.images = f"{len(own)} ({hashlib.sha256(''.join(own).encode()).hexdigest()[:8]})"
         self.start = start
         self.steps = round(recipe.epochs * max(1, len(images) // recipe.schedule[-1][2]))
         self.sums, self.summed = torch.zeros(2), 0
@@ -266,17 +271,25 @@ class _Run:
 
     @property
     def origin(self) -> dict[str, str]:
-        """What must not change in a run, else its card would not say what it has learned from."""
+        """What must not change in a run, else its card would not say what it has learned from, and how."""
         return {
-            "seed": str(self.recipe.seed),
             "network to start from": self.start.sha256[:12] if self.start else "none",
+            "architecture": str(self.network.architecture),
+            "recipe": self.recipe.name,
             "sources": ", ".join(self.sources),
+            "images": self.images,
+            "seed": str(self.recipe.seed),
         }
 
     def _restore(self) -> None:
-        saved = torch.load(self.checkpoint, weights_only=True)
-        for name, here in self.origin.items():
-            if (begun := saved.get("origin", {}).get(name)) != here:
+        try:
+            saved = torch.load(self.checkpoint, "cpu", weights_only=True)
+        except (RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise TrainingError(
+                f"{self.checkpoint} is damaged, expected a checkpoint to go on from: remove it to begin anew"
+            ) from error
+        for name, begun in saved["origin"].items():
+            if begun != (here := self.origin[name]):
                 raise TrainingError(
                     f"{self.checkpoint} was begun with {name} {begun}, not {here}: give that, or another file to write"
                 )
@@ -288,7 +301,7 @@ class _Run:
 def _terms(recipe: Recipe, start: Weights | None) -> tuple[str, str]:
     """Licence and note; what a network learned under stricter terms keeps them when it is trained on."""
     if start is not None and start.card.note:
-        return start.card.licence, start.card.note
+        return start.card.licence, "; ".join(note for note in dict.fromkeys((start.card.note, recipe.note)) if note)
     return recipe.licence, recipe.note
 
 

@@ -81,12 +81,13 @@ def _best_fit(styles: np.ndarray, ratios: np.ndarray, owner: np.ndarray) -> tupl
     bent = partial(_fit_bent, penalty=penalty)
     error = _left_out(bent, styles, ratios, fold)
     better = bent if error < errors[penalty] else partial(fit_linear, penalty=penalty)
-    record = {
+    record: dict[str, Any] = {
         "penalty": penalty,
-        "median_log2_error": round(float(min(error, errors[penalty]) / np.log(2)), 4),
-        "median_log2_error_linear": round(float(errors[penalty] / np.log(2)), 4),
         "looks": len(ratios),
     }
+    if np.isfinite(errors[penalty]):  # else all images are of one group
+        record["median_log2_error"] = round(float(min(error, errors[penalty]) / np.log(2)), 4)
+        record["median_log2_error_linear"] = round(float(errors[penalty] / np.log(2)), 4)
     return better(styles, ratios), record
 
 
