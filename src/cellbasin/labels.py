@@ -163,7 +163,7 @@ of a mask first, with Fiji's Analyze Particles (show Count Masks) or cellbasin.l
     values = numbered.max(initial=0)
     if values > 1 and labels.ndim > 2:  # what moves is in pieces, where one of the axes is time
         return
-    _, pieces = _pieces(numbered.reshape((1,) * (3 - labels.ndim) + labels.shape))
+    _, pieces = _pieces(_volume(numbered))
     if pieces > 2 * values:
         found = f"the value {labels.max()} alone" if values == 1 else f"{values} values"
         raise ValueError(

@@ -109,9 +109,9 @@ class PlaneRun:
         """The objects that the options let pass, with `confidence` where every network was calibrated: their mean."""
         options, leniency = self.options, self.model.conventions.border_leniency
         mode = "augment" if options.augment else "plain"
-        cards = [weights.card for weights in self.model.weights]
-        calibrations = [c for card in cards if (c := Calibration.from_card(card.confidence.get(mode, {}))) is not None]
-        if len(calibrations) < len(cards):
+        each = [Calibration.from_card(weights.card.confidence.get(mode, {})) for weights in self.model.weights]
+        calibrations = [calibration for calibration in each if calibration is not None]
+        if len(calibrations) < len(each):
             return judge(found, options.largest_flow_error(), leniency)
         maps = self.maps
         features = object_features(found.labels, maps.flow, maps.probability, found.flow_errors, self.diameter)

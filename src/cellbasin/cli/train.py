@@ -79,10 +79,15 @@ class RecipeFlags:
         only = self.only or found.only
         generated = 0.0 if only else found.generated  # a specialist's own images, no drawn ones of everything
         exclude = (*found.exclude, *self.exclude)
-        rate = self.learning_rate or found.learning_rate
-        diameter = start.card.diameter if start else found.diameter  # objects look as they did to the network
-        found = replace(found, learning_rate=rate, seed=seed, exclude=exclude, only=only, generated=generated)
-        found = replace(found, diameter=diameter)
+        found = replace(
+            found,
+            learning_rate=self.learning_rate or found.learning_rate,
+            diameter=start.card.diameter if start else found.diameter,  # objects look as they did to the network
+            seed=seed,
+            exclude=exclude,
+            only=only,
+            generated=generated,
+        )
         if self.minutes is not None:
             return replace(found, minutes=self.minutes, epochs=0)
         return found if self.epochs is None else replace(found, minutes=0, epochs=self.epochs)
@@ -152,9 +157,10 @@ def _check(out: Path, session_minutes: float | None, validate_every: float) -> N
 
     if out.suffix != SUFFIX:
         raise CommandError(f"{out}: found the ending {out.suffix!r}, expected a file NAME{SUFFIX}")
-    if not out.resolve().parent.is_dir():
-        raise CommandError(f"{out}: found no folder {out.resolve().parent}; expected it to exist: create it")
-    make_folder(out.resolve().parent, "choose another with --out")
+    folder = out.resolve().parent
+    if not folder.is_dir():
+        raise CommandError(f"{out}: found no folder {folder}; expected it to exist: create it")
+    make_folder(folder, "choose another with --out")
     if session_minutes is not None and not session_minutes > 0:
         raise CommandError(f"--session-minutes is {session_minutes:g}, expected a number above 0")
     if not validate_every >= 0:
