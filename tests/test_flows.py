@@ -294,3 +294,43 @@ def test_centroid_flows_equal_the_slow_twin_and_know_no_neighbours():
 def test_labels_that_become_positive_in_fewer_bits_are_background_too():
     labels = np.array([[-(2**32) + 5, 2, 2, 2]])
     assert np.array_equal(labels_to_flows(labels), labels_to_flows(np.maximum(labels, 0)))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10**6), st.integers(130, 300))
+def test_less_detail_gives_about_the_same_flows_of_large_objects_and_the_same_of_others(seed, length):
+    rng = np.random.default_rng(seed)
+    labels = np.zeros((length + 40, length), np.int32)
+    yy, xx = np.indices((length, length)) - (length - 1) / 2
+    waves = [rng.normal(0, 0.06) * np.cos(n * np.arctan2(yy, xx) + rng.uniform(0, 6)) for n in range(2, 6)]
+    labels[:length][np.hypot(yy, xx) < length / 2 * (0.8 + sum(waves))] = 1
+    labels[-40:, :100] = 3 * blob(rng, (40, 100), 4)
+    exact, quick = labels_to_flows(labels), labels_to_flows(labels, detail=64)
+    np.testing.assert_array_equal(quick[:, labels == 3], exact[:, labels == 3])
+    assert (abs(np.hypot(*quick[:, labels == 1]) - 1) > 1e-5).sum() <= 4  # the centre
+    assert not quick[:, labels == 0].any()
+    assert ((quick - exact) ** 2).sum(0)[labels == 1].mean() < 0.05
+
+
+def test_pieces_of_a_large_label_are_objects_of_their_own_with_less_detail_too():
+    torn = np.zeros((300, 480), np.int32)
+    torn[ellipsoid(torn.shape, (150, 120), (140, 110))] = 7
+    torn[ellipsoid(torn.shape, (150, 360), (140, 110))] = 7
+    whole = np.where(torn, 1 + np.repeat([0, 1], 240)[None], 0)
+    np.testing.assert_array_equal(labels_to_flows(torn, 32), labels_to_flows(whole, 32))
+
+
+def test_what_is_told_rises_to_one_and_ends_the_work():
+    labels = np.pad(np.ones((150, 150), np.int32), ((0, 0), (0, 40)))
+    labels[:30, -30:] = 2
+    told = []
+    labels_to_flows(labels, 64, told.append)
+    assert told == sorted(told) and told[-1] == 1 and len(told) > 1
+    with pytest.raises(ZeroDivisionError):
+        labels_to_flows(labels, 64, lambda part: 1 / 0)
+
+
+@pytest.mark.parametrize(("shape", "detail"), [((4, 4), 0), ((2, 4, 4), 8)])
+def test_detail_is_of_images_and_at_least_a_pixel(shape, detail):
+    with pytest.raises(ValueError, match="detail"):
+        labels_to_flows(np.ones(shape, int), detail)

@@ -116,6 +116,19 @@ def test_progress_is_told_and_can_cancel(model, nuclei):
     assert all(0 <= part <= 1 for _, part in told)
     with pytest.raises(Cancelled, match="network"):
         model.segment(nuclei.image, axes="CYX", diameter=26, progress=lambda stage, part: stage != "network")
+    with pytest.raises(Cancelled, match="labels"):  # as numpy says False
+        model.segment(nuclei.image, axes="CYX", diameter=26, progress=lambda stage, part: np.not_equal(stage, "labels"))
+
+
+def test_finding_labels_is_told_and_can_be_cancelled_at_any_time(model, nuclei):
+    told = []
+    model.segment(nuclei.image, axes="CYX", diameter=26, progress=lambda stage, part: told.append((stage, part)))
+    parts = [part for stage, part in told if stage == "labels"]
+    assert parts == sorted(parts) and parts[0] == 0 and parts[-1] == 1 and len(parts) > 2
+    with pytest.raises(Cancelled, match="labels"):
+        model.segment(
+            nuclei.image, axes="CYX", diameter=26, progress=lambda stage, part: (stage, part) < ("labels", 0.9)
+        )
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (7, 5), (16, 16), (225, 33)])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from cellbasin.parallel import parallel_map
+from cellbasin.parallel import Tell, nobody, parallel_map
 from cellbasin.scratch import Allocate, in_memory
 
 _DENSE = 3  # pixels that must end at a place for it to belong to a basin (paper)
@@ -26,7 +24,7 @@ def find_basins(
     steps: int,
     smallest: int,
     allocate: Allocate = in_memory,
-    tell: Callable[[float], None] | None = None,
+    tell: Tell = nobody,
 ) -> NDArray[np.int32]:
     """Label every pixel inside with the basin that it ends in (0: in none).
 

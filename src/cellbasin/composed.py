@@ -7,7 +7,7 @@ averaged in the same way.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numba
 import numpy as np
@@ -16,10 +16,10 @@ from scipy import ndimage
 
 from cellbasin.basins import find_basins
 from cellbasin.dynamics import BORDER_LENIENCY, FlowSegmentation, flow_errors, judge
-from cellbasin.flows import labels_to_flows
+from cellbasin.flows import quick_flows
 from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, select
 from cellbasin.options import Options
-from cellbasin.parallel import parallel_map
+from cellbasin.parallel import Tell, between, nobody, parallel_map
 from cellbasin.scratch import Allocate, in_memory
 
 _BINS = 64
@@ -28,17 +28,6 @@ _STEPS = 200  # of a pixel's way, at most (paper)
 # 1.05 at the border, bad ones begin at 0.9 (qcanet_8cell, gonuclear_1135, generated volumes).
 _LENIENCE = 2.0  # times the threshold for images
 _BORDER = 0.75  # times the leniency at the border of images
-
-
-Tell = Callable[[float], None]
-
-
-def nobody(part: float) -> None:
-    """Is told how far the work is, and does not care."""
-
-
-def _between(tell: Tell, first: float, last: float) -> Tell:
-    return lambda part: tell(first + part * (last - first))
 
 
 def composed_flows(
@@ -71,11 +60,11 @@ def composed_flows(
             shares: list[float] = shares,
         ) -> None:
             if across[n].any():
-                own = labels_to_flows(np.ascontiguousarray(across[n]))
+                own = quick_flows(np.ascontiguousarray(across[n]))
                 targets[0][n] += np.float32(shares[0]) * own[0]
                 targets[1][n] += np.float32(shares[1]) * own[1]
 
-        parallel_map(add, range(len(across)), _between(tell, axis / 3, (axis + 1) / 3))
+        parallel_map(add, range(len(across)), between(tell, axis / 3, (axis + 1) / 3))
     return flow
 
 
@@ -110,12 +99,12 @@ def segment_composed(
     weights: of the directions that the flows were averaged over; tell: called with the part that is done.
     """
     smallest, threshold = max(1, options.min_size), options.probability_threshold
-    labels = find_basins(flow, probability, threshold, step, _STEPS, smallest, allocate, _between(tell, 0, 0.4))
+    labels = find_basins(flow, probability, threshold, step, _STEPS, smallest, allocate, between(tell, 0, 0.4))
     labels = keep_largest_piece(labels)
     tell(0.5)
     labels = keep_largest_piece(trim_surfaces(select(labels, areas(labels) >= smallest), probability, options))
     labels = fill_small_holes(select(labels, not_small(labels, options)), smallest)
-    own = composed_flows(labels, allocate, weights, _between(tell, 0.6, 0.9))
+    own = composed_flows(labels, allocate, weights, between(tell, 0.6, 0.9))
     found = FlowSegmentation(labels, flow_errors(labels, flow, own))
     return judge(found, _LENIENCE * options.largest_flow_error(), max(1.0, _BORDER * border_leniency))
 

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellbasin.dynamics import BORDER_LENIENCY
-from cellbasin.flows import centroid_flows, labels_to_flows
+from cellbasin.flows import centroid_flows, quick_flows
 from cellbasin.options import OVERLAP, TILE
+from cellbasin.parallel import Tell
 from cellbasin.resize import resize, sample
 from cellbasin.tiling import Tiling, plan_flipped_tiles, plan_tiles
 
@@ -36,7 +37,7 @@ class Conventions:
     plan: Callable[[tuple[int, int], int, float, int], Tiling]
     plan_flipped: Callable[[tuple[int, int], int, int], Tiling]
     border_leniency: float
-    own_flows: Callable[[np.ndarray], np.ndarray]
+    own_flows: Callable[[np.ndarray, Tell], np.ndarray]
 
 
 def plan_padded_tiles(
@@ -90,7 +91,7 @@ def _spread(last: int, count: int, before: int) -> tuple[int, ...]:
 
 
 CONVENTIONS = {
-    "cellbasin": Conventions(round, resize, plan_tiles, plan_flipped_tiles, BORDER_LENIENCY, labels_to_flows),
+    "cellbasin": Conventions(round, resize, plan_tiles, plan_flipped_tiles, BORDER_LENIENCY, quick_flows),
     "cellpose": Conventions(int, sample, plan_padded_tiles, plan_flipped_padded_tiles, 1.0, centroid_flows),
 }
 """By the names in `weights.Card.conventions`."""

@@ -13,9 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellbasin.basins import find_basins
-from cellbasin.flows import labels_to_flows
+from cellbasin.flows import quick_flows
 from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, select, touches_border
 from cellbasin.options import FLOW_THRESHOLD
+from cellbasin.parallel import Tell, between, nobody
 
 # What the border cuts off is known to the network, not to the shape (validation AP@0.5 .745 → .772 over images).
 BORDER_LENIENCY = 2.0
@@ -45,6 +46,7 @@ def flows_to_labels(
 ) -> NDArray[np.int32]:
     """Return the labels that flows lead to, int32 of probability's shape; see `segment_flows`.
 
+    >>> from cellbasin.flows import labels_to_flows
     >>> labels = np.zeros((20, 40), np.int32)
     >>> labels[2:18, 2:20], labels[2:18, 20:38] = 1, 2
     >>> found = flows_to_labels(labels_to_flows(labels), (labels > 0).astype(np.float32))
@@ -62,7 +64,7 @@ def flows_to_labels(
     ).labels
 
 
-def segment_flows(
+def segment_flows(  # noqa: PLR0913
     flow: NDArray[np.float32],
     probability: NDArray[np.float32],
     *,
@@ -71,7 +73,8 @@ def segment_flows(
     min_size: int = 15,
     step: float = 1.0,
     steps: int = 200,
-    own_flows: Callable[[NDArray[np.int32]], NDArray[np.float32]] = labels_to_flows,
+    own_flows: Callable[[NDArray[np.int32], Tell], NDArray[np.float32]] = quick_flows,
+    tell: Tell = nobody,
 ) -> FlowSegmentation:
     """Find the objects that flows lead to (paper, Methods, "Mask recovery from vector flows").
 
@@ -91,7 +94,8 @@ def segment_flows(
     min_size : pixels of the smallest object.
     step : length of a step in pixels: 1 for objects of 30 pixels, for larger ones diameter / 30.
     steps : largest number of steps.
-    own_flows : makes the flow (D, *spatial) of the shapes of labels, with which the given one is compared.
+    own_flows : makes the flow (D, *spatial) of the shapes of labels, with which the given one is compared; tells too.
+    tell : called with the part 0..1 that is done; what it raises ends the work.
 
     Raises
     ------
@@ -99,6 +103,7 @@ def segment_flows(
 
     The result does not depend on the number of threads, and time and memory grow with the number of pixels.
 
+    >>> from cellbasin.flows import labels_to_flows
     >>> labels = np.pad(np.ones((9, 9), np.int32), 3)
     >>> result = segment_flows(labels_to_flows(labels), (labels > 0).astype(np.float32))
     >>> result.flow_errors
@@ -116,9 +121,11 @@ def segment_flows(
         return FlowSegmentation(np.zeros(probability.shape, np.int32), np.zeros(0))
     flow = np.ascontiguousarray(flow, np.float32)
     probability = np.ascontiguousarray(probability, np.float32)
-    labels = keep_largest_piece(find_basins(flow, probability, probability_threshold, step, steps, min_size))
+    first, second = between(tell, 0, 0.5), between(tell, 0.5, 1)
+    labels = find_basins(flow, probability, probability_threshold, step, steps, min_size, tell=first)
+    labels = keep_largest_piece(labels)
     labels = fill_small_holes(select(labels, areas(labels) >= max(min_size, 1)), min_size)
-    errors = flow_errors(labels, flow, own_flows(labels))
+    errors = flow_errors(labels, flow, own_flows(labels, second))
     return judge(FlowSegmentation(labels, errors), limit)
 
 
@@ -149,7 +156,7 @@ def flow_errors(
     ----------
     labels : integers (*spatial), 1..N and 0 for background.
     flow : (D, *spatial).
-    own : (D, *spatial), flows of the labels' shapes; those of `labels_to_flows` when None.
+    own : (D, *spatial), flows of the labels' shapes; those of `quick_flows` when None.
 
     Returns
     -------
@@ -161,7 +168,7 @@ def flow_errors(
     """
     if flow.shape != (labels.ndim, *labels.shape):
         raise ValueError(f"flow of shape {flow.shape} does not fit labels of shape {labels.shape}")
-    own = labels_to_flows(labels) if own is None else own
+    own = quick_flows(labels) if own is None else own
     sums, counts = _squared_differences(
         labels.reshape(-1),
         own.reshape(labels.ndim, -1),

@@ -11,10 +11,20 @@ from typing import TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+Tell = Callable[[float], None]  # is told the part 0..1 of some work that is done, and may raise to end it
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _inside = threading.local()
+
+
+def nobody(part: float) -> None:
+    """Is told how far the work is, and does not care."""
+
+
+def between(tell: Tell, first: float, last: float) -> Tell:
+    """Tells of the whole where its part from `first` to `last` is told of."""
+    return lambda part: tell(first + part * (last - first))
 
 
 def thread_count() -> int:
@@ -30,9 +40,7 @@ def thread_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def parallel_map(
-    function: Callable[[T], R], items: Iterable[T], tell: Callable[[float], None] | None = None
-) -> list[R]:
+def parallel_map(function: Callable[[T], R], items: Iterable[T], tell: Tell = nobody) -> list[R]:
     """Apply a function to every item on the package's threads and return the results in the order of the items.
 
     tell: called here with the part 0..1 that is done; where it raises, what has not begun is not done.
@@ -51,9 +59,7 @@ def parallel_map(
         return _told(results, len(work), tell)
 
 
-def _told(results: Iterable[R], count: int, tell: Callable[[float], None] | None) -> list[R]:
-    if tell is None:
-        return list(results)
+def _told(results: Iterable[R], count: int, tell: Tell) -> list[R]:
     found = []
     for result in results:
         found.append(result)

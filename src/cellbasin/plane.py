@@ -9,7 +9,8 @@ from cellbasin.confidence import Calibration, object_features
 from cellbasin.dynamics import FlowSegmentation, flows_fit, judge, keep, segment_flows
 from cellbasin.labels import diameters
 from cellbasin.options import FLOW_THRESHOLD, Options
-from cellbasin.prediction import Maps, Predictor, Progress, tell
+from cellbasin.parallel import Tell
+from cellbasin.prediction import Maps, Predictor, Progress, as_stage, part_of, tell
 
 _LARGE = 1 << 21  # pixels after resizing; of a larger image a window is enough to measure objects in
 
@@ -36,7 +37,7 @@ class PlaneRun:
         self.diameter = diameter
         self.maps = self.model.predict(self.pixels, diameter, self.options, self.progress)
         tell(self.progress, "labels", 0.0)
-        return self._labels(self.maps, diameter)
+        return self._labels(self.maps, diameter, part_of(self.progress, "labels"))
 
     def _with_estimated_diameter(self) -> FlowSegmentation:
         """Paper, "Test time resizing": from the style, then from the objects found at that size."""
@@ -46,7 +47,7 @@ class PlaneRun:
         if window is self.pixels:
             found = self._with_given_diameter(estimate)
         else:
-            found = self._labels(self.model.predict(window, estimate, self.options), estimate)
+            _, found = self._look(window, estimate)
         fitting = self._drop_unfit(found)
         count, measured = len(fitting.flow_errors), _measured(fitting.labels)
         if measured is None or count < size.FEW or not size.plausible(estimate, measured):
@@ -59,10 +60,9 @@ class PlaneRun:
         """Where the style has misled: the diameter at which the objects found are best and have that diameter."""
         best, best_score = estimate, size.CONVINCING
         for diameter in sorted({*size.CANDIDATES, estimate}):
-            tell(self.progress, "diameter", 0.5)
             window = self._window(diameter, _LARGE // 4)
-            maps = self.model.predict(window, diameter, self.options)
-            fitting = self._drop_unfit(self._labels(maps, diameter))
+            maps, found = self._look(window, diameter)
+            fitting = self._drop_unfit(found)
             measured = _measured(fitting.labels)
             if measured is None:
                 continue
@@ -89,7 +89,12 @@ class PlaneRun:
         top, left = (height - wanted[0]) // 2, (width - wanted[1]) // 2
         return self.pixels[:, top : top + wanted[0], left : left + wanted[1]]
 
-    def _labels(self, maps: Maps, diameter: float) -> FlowSegmentation:
+    def _look(self, window: np.ndarray, diameter: float) -> tuple[Maps, FlowSegmentation]:
+        """All objects in a window, to measure them."""
+        maps = self.model.predict(window, diameter, self.options, as_stage(self.progress, "diameter"))
+        return maps, self._labels(maps, diameter, part_of(self.progress, "diameter"))
+
+    def _labels(self, maps: Maps, diameter: float, tell_part: Tell) -> FlowSegmentation:
         """All objects, whatever their quality."""
         return segment_flows(
             maps.flow,
@@ -99,6 +104,7 @@ class PlaneRun:
             min_size=self.options.min_size,
             step=self.model.step_length(diameter),
             own_flows=self.model.conventions.own_flows,
+            tell=tell_part,
         )
 
     def _drop_unfit(self, found: FlowSegmentation) -> FlowSegmentation:

@@ -150,11 +150,17 @@ def unit_length(style: np.ndarray) -> np.ndarray:
 
 
 def tell(progress: Progress | None, stage: str, part: float) -> None:
-    """Report progress; raises Cancelled where the answer is False."""
-    if progress is not None and progress(stage, part) is False:
+    """Report progress; raises Cancelled where the answer is False, Python's or numpy's."""
+    answer = None if progress is None else progress(stage, part)
+    if isinstance(answer, (bool, np.bool_)) and not answer:
         raise Cancelled(f"cancelled during {stage}")
 
 
 def part_of(progress: Progress | None, stage: str) -> Callable[[float], None]:
     """`tell` for one stage."""
     return lambda part: tell(progress, stage, part)
+
+
+def as_stage(progress: Progress | None, stage: str) -> Progress:
+    """Tells of a run within a stage of a larger one."""
+    return lambda _, part: tell(progress, stage, part)

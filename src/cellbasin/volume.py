@@ -14,7 +14,7 @@ from cellbasin.labels import diameters, keep_largest_piece
 from cellbasin.options import Options
 from cellbasin.parallel import parallel_map, thread_count
 from cellbasin.plane import PlaneRun
-from cellbasin.prediction import Maps, Predictor, Progress, part_of, tell, unit_length
+from cellbasin.prediction import Maps, Predictor, Progress, as_stage, part_of, tell, unit_length
 from cellbasin.resize import nearest_taps, resize
 from cellbasin.scratch import Allocate, allocator
 from cellbasin.slices import PIXEL_BYTES, cube_shape, group_size, predict_volume, weights_in_use
@@ -95,7 +95,7 @@ class VolumeRun:
         estimate = self._diameter_in_planes()
         part = self.pixels[_part_of_most_contrast(self.pixels, estimate, self.anisotropy)]
         options = replace(self.options, diameter=estimate, volume_mode="flows")
-        trial = VolumeRun(self.model, part, self.anisotropy, options, self._tell_diameter)
+        trial = VolumeRun(self.model, part, self.anisotropy, options, as_stage(self.progress, "diameter"))
         try:
             trial._allocator()
         except ValueError:  # no room for more than the planes
@@ -110,9 +110,6 @@ class VolumeRun:
             return found
         del trial, found  # their maps are as large as those to come
         return self._with_given_diameter(measured)
-
-    def _tell_diameter(self, stage: str, part: float) -> bool:
-        return self.progress is None or self.progress("diameter", part) is not False
 
     def _by_flows(self, allocate: Allocate) -> FlowSegmentation:
         options, shape = self.options, self.pixels.shape[1:]

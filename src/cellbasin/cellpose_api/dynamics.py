@@ -12,6 +12,7 @@ from cellbasin.cellpose_api.arrays import as_masks
 from cellbasin.conventions import CONVENTIONS
 from cellbasin.dynamics import judge, segment_flows
 from cellbasin.flows import labels_to_flows as own_flows
+from cellbasin.flows import quick_flows
 from cellbasin.labels import areas, select
 from cellbasin.network_outputs import unscaled
 from cellbasin.resize import resize_labels
@@ -79,7 +80,7 @@ def compute_masks(
         flow_threshold=None,
         min_size=max(min_size, 0),
         steps=max(int(niter or 200), 1),
-        own_flows=conventions.own_flows if probability.ndim == 2 else own_flows,
+        own_flows=conventions.own_flows if probability.ndim == 2 else quick_flows,
     )
     limit = flow_threshold if flow_threshold and flow_threshold > 0 else np.inf
     labels = judge(found, limit, conventions.border_leniency).labels
