@@ -131,6 +131,14 @@ def test_finding_labels_is_told_and_can_be_cancelled_at_any_time(model, nuclei):
         )
 
 
+def test_a_diameter_that_needs_more_memory_than_there_is_is_refused(model, monkeypatch):
+    monkeypatch.setattr("cellbasin.prediction.memory", lambda: 1e8)
+    image = np.zeros((200, 300), np.uint8)
+    with pytest.raises(ValueError, match=r"200 x 300 px .* 1 px, .* 6000 x 9000 px, in 1.73 GB; .* 0.1 GB"):
+        model.segment(image, diameter=1)
+    assert not model.segment(image, diameter=30).labels.any()
+
+
 @pytest.mark.parametrize("shape", [(1, 1), (1, 300), (7, 5), (16, 16), (225, 33)])
 @pytest.mark.parametrize("diameter", [None, 30.0])
 def test_images_of_any_size(model, shape, diameter):

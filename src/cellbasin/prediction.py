@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,6 +15,7 @@ from cellbasin.engines import Engine, choose_engine
 from cellbasin.network_outputs import FLOW_SCALE, sigmoid
 from cellbasin.options import Options
 from cellbasin.resize import resize
+from cellbasin.scratch import memory
 from cellbasin.tiling import Blender, Tiling, cut, plan_tiles
 from cellbasin.weights import Weights, WeightsError
 
@@ -73,6 +75,7 @@ class Predictor:
         options = options or Options()
         shape = pixels.shape[1], pixels.shape[2]
         tiling = self.tiling(shape, diameter, options)
+        self._check_memory(shape, tiling.shape, diameter)
         scaled = self.conventions.resize(pixels, tiling.shape)
         stack, style = self.run_stack(scaled[None], tiling, options.batch, part_of(progress, "network"))
         maps = self.conventions.resize(stack[0], shape)
@@ -116,6 +119,16 @@ class Predictor:
         whole = -(-max(rows, columns) // self.divisor) * self.divisor
         tile = max(options.tile, whole) if whole <= longest else options.tile
         return self.conventions.plan((rows, columns), tile, options.overlap, self.divisor)
+
+    def _check_memory(self, shape: tuple[int, int], resized: tuple[int, int], diameter: float) -> None:
+        """Raise ValueError where the resized image and its maps, which are copied once, do not fit into memory."""
+        needed = 4 * math.prod(resized) * (2 + 2 * self.card.architecture.outputs)
+        if needed > memory():
+            raise ValueError(
+                f"found an image of {shape[0]} x {shape[1]} px with a diameter of {diameter:g} px, which the network "
+                f"sees as {resized[0]} x {resized[1]} px, in {needed / 1e9:.3g} GB; expected at most the "
+                f"{memory() / 1e9:.3g} GB of memory here: check the diameter, or cut the image"
+            )
 
     def run_stack(
         self, scaled: np.ndarray, tiling: Tiling, batch: int, tell: Callable[[float], None]

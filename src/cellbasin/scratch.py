@@ -55,7 +55,7 @@ def allocator(needed: int, on_disk_then: int, limit: float | None) -> Allocate:
     >>> allocator(10**6, 10**6, limit=1.0) is in_memory, allocator(10**6, 10**6, limit=0.0001) is on_disk
     (True, True)
     """
-    allowed = limit * _GB if limit is not None else _SHARE * min(_physical_memory(), group_memory())
+    allowed = limit * _GB if limit is not None else _SHARE * memory()
     if needed <= allowed:
         return in_memory
     folder = tempfile.gettempdir()
@@ -67,6 +67,11 @@ def allocator(needed: int, on_disk_then: int, limit: float | None) -> Allocate:
             "allow more with --memory, set TMPDIR to a folder with more space, or cut the volume"
         )
     return on_disk
+
+
+def memory() -> float:
+    """Bytes that the computer has, or the container or batch job around the program; infinite where nobody tells."""
+    return min(_physical_memory(), group_memory())
 
 
 def _physical_memory() -> float:
