@@ -54,7 +54,7 @@ def main() -> int:
     if arguments.what == "table":
         print(table(read_lines(LINES)))
     elif arguments.what == "one":
-        run_one(arguments.images[0], arguments.rates[0], arguments.crops)
+        run_one(arguments.images[0], arguments.rates[0], arguments.crops, arguments.keep_norms)
     else:
         run_all(arguments)
     return 0
@@ -63,12 +63,13 @@ def main() -> int:
 def run_all(arguments: argparse.Namespace) -> None:
     """Each run in a process of its own, `jobs` at a time; one that fails does not stop the others."""
     end = time.monotonic() + 60 * arguments.minutes
-    done = {(line["images"], line["rate"], line["budget"]) for line in read_lines(LINES)}
+    done = {(line["images"], line["rate"], line["budget"], line["keep_norms"]) for line in read_lines(LINES)}
 
     def run(images: int, rate: float) -> None:
-        if (images, rate, arguments.crops) in done or time.monotonic() > end:
+        if (images, rate, arguments.crops, arguments.keep_norms) in done or time.monotonic() > end:
             return
         words = ["one", "--images", str(images), "--rates", str(rate), "--crops", str(arguments.crops)]
+        words += ["--keep-norms"] * arguments.keep_norms
         run_apart(__file__, words, arguments.jobs)
 
     pairs = [(images, rate) for images in arguments.images for rate in arguments.rates]
@@ -76,22 +77,22 @@ def run_all(arguments: argparse.Namespace) -> None:
         list(pool.map(run, *zip(*pairs, strict=True)))
 
 
-def run_one(images: int, rate: float, budget: int) -> None:
+def run_one(images: int, rate: float, budget: int, keep_norms: bool) -> None:
     """Train, score, and add a line to the file. rate 0: `general` as it is."""
     start = load_weights("general")
     started = time.perf_counter()
-    crops, weights = (0, start) if rate == 0 else tuned(start, images, rate, budget)
+    crops, weights = (0, start) if rate == 0 else tuned(start, images, rate, budget, keep_norms)
     own = select_records(data_root(), "validation", sources=(SOURCE,))
     known = limit_per_source(select_records(data_root(), "validation", (SOURCE,)), KNOWN)
-    line: dict[str, Any] = {"images": images, "rate": rate, "budget": budget, "crops": crops}
+    line: dict[str, Any] = {"images": images, "rate": rate, "budget": budget, "crops": crops, "keep_norms": keep_norms}
     for name, network in {"tuned": weights, "mean": between(start, weights)}.items():
         line[name] = {"own": scores(network, own), "known": scores(network, known)}
     add_line(LINES, line | {"minutes": round((time.perf_counter() - started) / 60, 1)})
 
 
-def tuned(start: Weights, images: int, rate: float, budget: int) -> tuple[int, Weights]:
+def tuned(start: Weights, images: int, rate: float, budget: int, keep_norms: bool) -> tuple[int, Weights]:
     """Crops that were seen and the network that was learned."""
-    recipe = replace(RECIPES["default"], minutes=0, learning_rate=rate, seed=1)
+    recipe = replace(RECIPES["default"], minutes=0, learning_rate=rate, keep_norms=keep_norms, seed=1)
     records = select_records(data_root(), "train", sources=(SOURCE,))
     readers = [partial(read_annotated, record) for record in records[:images]]
     prepared = prepare_all(readers + generated_images(count_for(1)))
@@ -118,11 +119,22 @@ def scores(weights: Weights, records: list[Record]) -> list[float]:
 def table(lines: list[dict[str, Any]]) -> str:
     """Every run: what it finds of the new kind and of those it knew, after tuning and with the mean of both weights."""
     rows = []
-    for line in sorted(lines, key=lambda line: (line["budget"], line["images"], -line["rate"])):
+    for line in sorted(lines, key=lambda line: (line["budget"], line["images"], -line["rate"], line["keep_norms"])):
         pairs = [line[which][what] for which in ("tuned", "mean") for what in ("own", "known")]
         shown = [" / ".join(f"{value:.3f}" for value in pair) for pair in pairs]
-        rows.append([str(line["images"]), f"{line['rate']:g}", str(line["crops"]), *shown])
-    return markdown(["images", "rate", "crops", "new kind", "known", "mean of weights: new kind", "known"], rows)
+        rows.append(
+            [
+                str(line["images"]),
+                f"{line['rate']:g}",
+                "kept" if line["keep_norms"] else "own",
+                str(line["crops"]),
+                *shown,
+            ]
+        )
+    return markdown(
+        ["images", "rate", "statistics of norms", "crops", "new kind", "known", "mean of weights: new kind", "known"],
+        rows,
+    )
 
 
 def _arguments() -> argparse.Namespace:
@@ -131,6 +143,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--images", type=int, nargs="+", default=IMAGES, help="numbers of images to learn from")
     parser.add_argument("--rates", type=float, nargs="+", default=RATES, help="highest rates of learning")
     parser.add_argument("--crops", type=int, default=CROPS, help="that every run sees")
+    parser.add_argument("--keep-norms", action="store_true", help="batch-norm statistics stay those of `general`")
     parser.add_argument("--minutes", type=float, default=140, help="after which no run is begun")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1, help="runs at a time")
     return parser.parse_args()

@@ -23,10 +23,12 @@ def test_half_way_between_a_network_and_its_negative_is_nothing() -> None:
 
 
 def test_table_goes_from_few_images_and_high_rates_on() -> None:
-    def line(images: int, rate: float) -> dict:
+    def line(images: int, rate: float, kept: bool = False) -> dict:
         scored = {"own": [0.5, 0.25, 0.125], "known": [0.75, 0.5, 0.25]}
-        return {"images": images, "rate": rate, "budget": 100, "crops": 96, "tuned": scored, "mean": scored}
+        of = {"images": images, "rate": rate, "budget": 100, "crops": 96, "keep_norms": kept}
+        return {**of, "tuned": scored, "mean": scored}
 
-    rows = finetune.table([line(3, 5e-4), line(1, 5e-5), line(1, 2e-3)]).splitlines()[2:]
-    assert [row.split(" | ")[:2] for row in rows] == [["| 1", "0.002"], ["| 1", "5e-05"], ["| 3", "0.0005"]]
+    rows = finetune.table([line(3, 5e-4), line(1, 5e-5), line(1, 2e-3, kept=True), line(1, 2e-3)]).splitlines()[2:]
+    settings = [row.removeprefix("| ").split(" | ")[:3] for row in rows]
+    assert settings == [["1", "0.002", "own"], ["1", "0.002", "kept"], ["1", "5e-05", "own"], ["3", "0.0005", "own"]]
     assert "0.500 / 0.250 / 0.125 | 0.750 / 0.500 / 0.250" in rows[0]

@@ -83,6 +83,21 @@ def test_bf16_is_not_imitated_by_processors_that_lack_it(tiny, tmp_path, torch, 
     assert seen == {getattr(torch, kind)}
 
 
+@pytest.mark.parametrize("kept", [False, True])
+def test_batch_norm_statistics_of_the_network_to_start_from_are_kept_where_the_recipe_says_so(tiny, tmp_path, kept):
+    from cellbasin.weights import load_weights
+
+    loop, images, architecture = tiny
+    loop.train(images, architecture, TINY, tmp_path / "first.safetensors")
+    first = load_weights(tmp_path / "first.safetensors")
+    loop.train(images, architecture, replace(TINY, keep_norms=kept), tmp_path / "second.safetensors", start=first)
+    second = load_weights(tmp_path / "second.safetensors")
+    same = {name: np.array_equal(tensor, second.tensors[name]) for name, tensor in first.tensors.items()}
+    statistics = [name for name in same if "running" in name]
+    assert len(statistics) > 4 and all(same[name] for name in statistics) == kept
+    assert not all(same.values())
+
+
 def test_a_network_says_what_it_and_its_ancestors_have_seen_and_keeps_their_terms(tiny, tmp_path):
     from cellbasin.weights import load_weights
 

@@ -146,6 +146,10 @@ class _Run:
         self.bf16 = self.device.type == "cuda" or find_hardware().has_bf16
         network = build(start) if start else Network(architecture)
         self.network = network.to(self.device, memory_format=torch.channels_last).train()
+        self.keep_norms = recipe.keep_norms and start is not None
+        if self.keep_norms:
+            for norm in _norms(self.network):
+                norm.eval()
         self.average = deepcopy(self.network).requires_grad_(False)
         self.optimizer = _optimizer(self.network, recipe)
         self.state = Progress()
@@ -224,12 +228,13 @@ class _Run:
 
     @torch.no_grad()
     def average_with_norms(self, batches: Batches) -> Network:
-        """A copy of the averaged network whose batch-norm statistics are its own, from a fixed set of batches."""
+        """A copy of the averaged network, its batch-norm statistics from a fixed set of batches, or kept."""
+        if self.keep_norms:
+            return deepcopy(self.average).eval()
         network = deepcopy(self.average).train()
-        for module in network.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.reset_running_stats()
-                module.momentum = None  # a plain mean over the batches
+        for norm in _norms(network):
+            norm.reset_running_stats()
+            norm.momentum = None  # a plain mean over the batches
         for number in range(_NORM_BATCHES):
             image, _ = batches.draw(2**40 + number)
             with self.precision():
@@ -296,6 +301,10 @@ class _Run:
         for name in ("network", "average", "optimizer"):
             getattr(self, name).load_state_dict(saved[name])
         self.state = Progress(**saved["progress"])
+
+
+def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
+    return [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
 
 
 def _terms(recipe: Recipe, start: Weights | None) -> tuple[str, str]:

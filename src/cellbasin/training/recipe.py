@@ -17,7 +17,8 @@ class Recipe:
     the last `cooldown` part of the run ("halving" is the paper's schedule). `balance`: a source is drawn as often as
     its number of images to this power (0: all alike, 1: all images alike). `generated`: part of the crops, until the
     part `generated_until` of the run is over. Probabilities are per crop. Sizes and scales are relative to the model's
-    object diameter. `contacts`: weight in the loss of pixels within 2 px of another object.
+    object diameter. `keep_norms`: batch-norm statistics stay those of the network that the run goes on from.
+    `contacts`: weight in the loss of pixels within 2 px of another object.
     """
 
     name: str = "default"
@@ -33,6 +34,7 @@ class Recipe:
     cooldown: float = 0.5
     decay: str = "linear"
     average: float = 0.999
+    keep_norms: bool = False
     schedule: tuple[tuple[float, int, int], ...] = ((0.0, 160, 16), (0.67, 224, 8))
     seed: int = 0
     diameter: float = 30.0
