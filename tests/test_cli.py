@@ -282,7 +282,7 @@ def test_train_a_little(run: Run, small_model: Path, data_set: Path, tmp_path: P
     card = load_weights(out).card
     assert card.size_model and card.recipe["epochs"] == 1 and card.recipe["exclude"] == ["two"]
     assert "validation" in outcome.out and f"wrote {out}\n" in outcome.out
-    assert "images of 1 sources to learn from, and 2 generated ones" in outcome.out
+    assert "images of one source to learn from, and 2 generated ones" in outcome.out
     assert (tmp_path / "mine.log.jsonl").is_file()
     assert run("segment", data_set / "round" / "test" / "8.tif", "--model", out, "--out", tmp_path).code == 0
 

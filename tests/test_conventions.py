@@ -156,3 +156,10 @@ def test_first_guess_without_a_size_model_is_the_training_diameter() -> None:
 def test_networks_of_two_conventions_are_no_ensemble() -> None:
     with pytest.raises(WeightsError, match="conventions"):
         Model([weights(), weights(conventions="cellbasin")], precision="float32")
+
+
+def test_networks_of_different_maps_are_no_ensemble() -> None:
+    three = weights()
+    four = replace(three, card=replace(three.card, architecture=replace(three.card.architecture, outputs=4)))
+    with pytest.raises(WeightsError, match="3 and 4 maps"):
+        Model([three, four], precision="float32")

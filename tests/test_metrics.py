@@ -313,3 +313,11 @@ def test_truth_against_itself_is_perfect(load_pair):
     for source in ("endothelium", "dsb2018", "junctions"):
         labels = load_pair(source, "test", 0).labels
         assert metrics.average_precision(labels, labels, ignore=65535).tolist() == [1, 1, 1]
+
+
+def test_one_threshold_may_be_a_number_of_any_kind():
+    truth, predicted = np.array([[1, 1, 0, 5, 5]]), np.array([[3, 3, 0, 0, 9]])
+    for one in (0.75, np.float32(0.75), np.array(0.75)):
+        assert metrics.match(truth, predicted, one).tp == 1
+        assert metrics.average_precision(truth, predicted, one).tolist() == [1 / 3]
+    assert [found.tp for found in metrics.match(truth, predicted, np.array([0.5, 0.75]))] == [2, 1]

@@ -165,21 +165,21 @@ def match(
     (1, 1, 1, [[1, 3]])
     """
     shared = overlap(truth, predicted, ignore)
-    if isinstance(threshold, Sequence | np.ndarray):
-        return tuple(_match_at(shared, float(one)) for one in threshold)
-    return _match_at(shared, float(threshold))
+    found = tuple(_match_at(shared, float(one)) for one in np.atleast_1d(threshold))
+    return found if np.ndim(threshold) else found[0]
 
 
 def average_precision(
-    truth: NDArray, predicted: NDArray, thresholds: Sequence[float] = THRESHOLDS, ignore: int | None = None
+    truth: NDArray, predicted: NDArray, thresholds: float | Sequence[float] = THRESHOLDS, ignore: int | None = None
 ) -> NDArray[np.float64]:
-    """Average precision TP / (TP + FP + FN) at every threshold of IoU, float64 (K,); arguments as in `match`.
+    """Average precision TP / (TP + FP + FN) at every threshold of IoU, float64 (K,), one for K = 1; as in `match`.
 
     >>> truth = np.array([[1, 1, 0, 5, 5]])
     >>> average_precision(truth, np.array([[3, 3, 0, 0, 9]]), (0.5, 0.75))
     array([1.        , 0.33333333])
     """
-    return np.array([one.average_precision for one in match(truth, predicted, tuple(thresholds), ignore)])
+    found = match(truth, predicted, np.atleast_1d(thresholds).tolist(), ignore)
+    return np.array([one.average_precision for one in found])
 
 
 def aggregated_jaccard(truth: NDArray, predicted: NDArray, ignore: int | None = None) -> float:

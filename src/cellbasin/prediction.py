@@ -49,6 +49,9 @@ class Predictor:
                 raise WeightsError(
                     f"models for diameters of {first.diameter:g} and {other.card.diameter:g} px cannot be averaged"
                 )
+            maps = first.architecture.outputs, other.card.architecture.outputs
+            if maps[0] != maps[1]:
+                raise WeightsError(f"models of {maps[0]} and {maps[1]} maps cannot be averaged")
             if other.card.conventions != first.conventions:
                 raise WeightsError(
                     f"models with conventions of {first.conventions} and {other.card.conventions} cannot be averaged"

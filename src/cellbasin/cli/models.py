@@ -258,7 +258,7 @@ def _shown(record: dict[str, Any]) -> list[str]:
 
 
 def _ancestor(one: dict[str, Any]) -> dict[str, Any]:
-    hours = {"hours": one["hours"]} if "hours" in one else {}
+    hours = {"hours": one["hours"]} if one.get("hours") is not None else {}
     return {"name": one["name"], "sha256": one["sha256"][:12], **hours, "sources": len(one["sources"])}
 
 

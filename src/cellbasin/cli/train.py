@@ -207,7 +207,8 @@ def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
         raise CommandError(f"{folder}: found no object in the labels of {len(images)} images; expected some")
     own = [image.source for image in images if image.source != GENERATED]
     drawn = f", and {len(images) - len(own)} generated ones" if len(own) < len(images) else ""
-    mention(f"{len(own)} images of {len(set(own))} sources to learn from{drawn}")
+    sources = f"{len(set(own))} sources" if len(set(own)) > 1 else "one source"
+    mention(f"{len(own)} images of {sources} to learn from{drawn}")
     return images
 
 
