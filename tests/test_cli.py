@@ -320,6 +320,26 @@ def test_channels_that_no_index_tells_are_those_of_the_whole_training(
     assert warning not in run("evaluate", folder, "--model", small_model, "--channels", "1").out
 
 
+@pytest.mark.usefixtures("short_training")
+def test_a_few_images_prove_precisions_and_are_too_few_for_the_rest(
+    run: Run, small_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for number in range(3):
+        sample = generate("nuclei", (96, 96), diameter=20, seed=number)
+        tifffile.imwrite(folder / f"{number}.tif", sample.image[0])
+        tifffile.imwrite(folder / f"{number}_masks.tif", sample.labels.astype(np.uint16))
+    out = tmp_path / "mine.safetensors"
+    outcome = run("train", folder, "--out", out, "--from", small_model, "--epochs", "1")
+    assert outcome.code == 0, outcome.err
+    for words in ("not validated", "no confidence, for which 200 objects", "for which 20 validation images"):
+        assert words in outcome.out
+    card = load_weights(out).card
+    assert card.scores["validation"]["float32"].keys() == {"ap_at_0.5", "ap_at_0.75", "ap_at_0.9"}
+    assert not card.confidence and not card.novelty
+
+
 # models, doctor
 
 

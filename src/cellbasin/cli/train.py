@@ -246,12 +246,14 @@ def _validation_records(folder: Path, settings: Recipe) -> list[Any]:
 def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], channels: tuple[int, ...] | None) -> None:
     """Teach the finished network to tell object sizes, and find out in which precisions it may run."""
     from cellbasin.training.finish import finish
+    from cellbasin.training.folder import select_records
     from cellbasin.training.plot import plot_log
     from cellbasin.weights import load_weights, save_weights
 
     readers = _readers(folder, settings, channels)
     records = _validation_records(folder, settings)
-    done = finish(load_weights(out), images, readers, records, settings, mention, channels)
+    own = select_records(folder, "train", settings.exclude, settings.only, settings.validation)
+    done = finish(load_weights(out), images, readers, records, own, settings, mention, channels)
     save_weights(out, done.card, done.tensors)
     log = out.with_suffix(".log.jsonl")
     if log.exists():  # a run of a few steps has none

@@ -18,7 +18,7 @@ from cellbasin.results import Segmentation
 from cellbasin.weights import Weights
 
 _ALL = Options(min_confidence=0, flow_threshold=0)  # no object is dropped for its quality
-_ENOUGH = 200  # objects; fewer cannot settle the regression
+ENOUGH = 200  # objects; fewer cannot settle the regression
 _FOLDS = 5
 
 
@@ -39,7 +39,7 @@ def fit_confidence(
     for name, options in (("plain", everything), ("augment", replace(everything, augment=True))):
         table = Objects(ignore)
         evaluate(model, records, options=options, ignore=ignore, report=table.add)
-        if len(table) >= _ENOUGH:
+        if len(table) >= ENOUGH:
             fitted[name] = table.fitted().as_card() | {"objects": len(table), "error": table.left_out_error()}
     return replace(weights, card=replace(weights.card, confidence=fitted))
 

@@ -16,9 +16,9 @@ from cellbasin.io import Record
 from cellbasin.metrics import average_precision
 from cellbasin.model import Model
 from cellbasin.options import Options
-from cellbasin.training.confidence_fit import fit_confidence
+from cellbasin.training.confidence_fit import ENOUGH, fit_confidence
 from cellbasin.training.dataset import Annotated, TrainingImage
-from cellbasin.training.novelty_fit import fit_novelty
+from cellbasin.training.novelty_fit import FEWEST, fit_novelty
 from cellbasin.training.recipe import Recipe
 from cellbasin.training.sampling import Batches, Stage
 from cellbasin.training.size_fit import fit_size_model
@@ -28,6 +28,7 @@ _CROPS = 240
 _CROP = 224
 # A precision is a default only if average precision changes by less than this from float32's (at IoU 0.5 and 0.9).
 _ALLOWED = {0.5: 0.003, 0.9: 0.01}
+_TRIED = 10  # training images, about
 _AGREEMENT = 0.98  # wanted of bf16 labels against float32's, average precision at IoU 0.9
 Tell = Callable[[str], None]
 Score = Callable[[Weights, Sequence[Record], str], tuple[Evaluation, list[np.ndarray]]]
@@ -38,14 +39,16 @@ def finish(
     images: Sequence[TrainingImage],
     readers: Sequence[Callable[[], Annotated]],
     records: Sequence[Record],
+    own: Sequence[Record],
     recipe: Recipe,
     tell: Tell = lambda line: None,
     channels: tuple[int, ...] | None = None,
 ) -> Weights:
     """The weights with all that their card can hold.
 
-    images, readers: the training images, prepared and as readers; records: validation images (none: float32 only);
-    channels: of records whose layout no index tells, as `read_folder` took them.
+    images, readers: the training images, prepared and as readers; records: validation images; own: records of training
+    images, in which a precision is tried where there are none to validate on; channels: of records whose layout no
+    index tells, as `read_folder` took them.
     """
     tell("size model")
     weights = fit_size_model(weights, readers, recipe.ignore_label, recipe.seed)
@@ -53,12 +56,17 @@ def finish(
     card = replace(weights.card, ranges=calibrate(weights, _calibration_crops(images, recipe)))
     weights = replace(weights, card=card)
     tell("precisions")
-    weights = _with_precisions(weights, records, partial(_score, ignore=recipe.ignore_label, channels=channels), tell)
+    tried = records or own[:: max(1, len(own) // _TRIED)]
+    weights = _with_precisions(weights, tried, partial(_score, ignore=recipe.ignore_label, channels=channels), tell)
     if records:
         tell("confidence")
         weights = fit_confidence(weights, records, recipe.ignore_label, channels)
         tell("novelty")
         weights = fit_novelty(weights, readers, records, recipe.ignore_label, recipe.seed, channels)
+    if not weights.card.confidence:
+        tell(f"no confidence, for which {ENOUGH} objects in validation images are needed: objects are judged by flows")
+    if not weights.card.novelty:
+        tell(f"images unlike those learned from will not be told, for which {FEWEST} validation images are needed")
     return weights
 
 
@@ -70,7 +78,7 @@ def _calibration_crops(images: Sequence[TrainingImage], recipe: Recipe) -> np.nd
 
 
 def _with_precisions(weights: Weights, records: Sequence[Record], score: Score, tell: Tell) -> Weights:
-    """Accept the precisions that change nothing that matters on validation images, and write down the proof."""
+    """Accept the precisions that change nothing that matters in annotated images, and write down the proof."""
     accepted, proof = ["float32"], dict[str, Any]()
     if records:
         exact, exact_labels = score(weights, records, "float32")

@@ -21,7 +21,7 @@ from cellbasin.weights import Weights
 _PER_SOURCE = 60  # images
 _PROTOTYPES = 128
 _USUAL = 0.95  # part of images of known kinds that must not be called unlike
-_FEWEST = 20  # validation images; fewer cannot settle the limit
+FEWEST = 20  # validation images; fewer cannot settle the limit
 
 
 def fit_novelty(
@@ -37,7 +37,7 @@ def fit_novelty(
     images: readers of the training images; records: validation images, 95 % of which are within the limit. Left
     unfitted where there are fewer than twenty of these with objects. channels: of records whose layout no index tells.
     """
-    if len(records) < _FEWEST:
+    if len(records) < FEWEST:
         return weights
     model = Model([weights])
     rng = np.random.default_rng(seed)
@@ -57,7 +57,7 @@ def fit_novelty(
         if diameter > 0:
             pixels = select_channels(image, channels_of(record, image, channels))
             distances.append(known.distance(model.style(pixels, diameter)))
-    if len(distances) < _FEWEST:
+    if len(distances) < FEWEST:
         return weights
     limit = float(np.quantile(distances, _USUAL))
     return replace(weights, card=replace(weights.card, novelty=Novelty(prototypes, limit).as_card()))
