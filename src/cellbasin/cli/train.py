@@ -212,13 +212,14 @@ def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
     return images
 
 
-def _readers(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> list[Any]:
-    """What a run learns from: annotated images and, where the recipe wants some, generated ones."""
+def _readers(folder: Path, settings: Recipe, channels: tuple[int, ...] | None, most: int | None = None) -> list[Any]:
+    """What a run learns from: annotated images and, where the recipe wants some, generated ones, `most` at most."""
     from cellbasin.training.folder import read_folder
     from cellbasin.training.generated import count_for, generated_images
 
     readers = read_folder(folder, "train", settings.exclude, channels, settings.validation, settings.only)
-    return readers + generated_images(count_for(settings.minutes), settings.seed) if settings.generated else readers
+    drawn = count_for(settings.minutes) if settings.generated else 0
+    return readers + generated_images(drawn if most is None else min(drawn, most), settings.seed)
 
 
 def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> Callable[[Any], Any] | None:
@@ -248,9 +249,10 @@ def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], channe
     from cellbasin.training.finish import finish
     from cellbasin.training.folder import select_records
     from cellbasin.training.plot import plot_log
+    from cellbasin.training.size_fit import PER_SOURCE
     from cellbasin.weights import load_weights, save_weights
 
-    readers = _readers(folder, settings, channels)
+    readers = _readers(folder, settings, channels, most=PER_SOURCE)  # drawing takes longer than looking
     records = _validation_records(folder, settings)
     own = select_records(folder, "train", settings.exclude, settings.only, settings.validation)
     done = finish(load_weights(out), images, readers, records, own, settings, mention, channels)

@@ -23,7 +23,7 @@ from cellbasin.options import NOT_ANNOTATED
 from cellbasin.training.dataset import Annotated
 from cellbasin.weights import Weights
 
-_PER_SOURCE = 120  # images
+PER_SOURCE = 120  # images
 _LOOKS = 6
 _REACH = 1.6  # natural logarithm: images are looked at with objects of 0.2 to 5 times the model's diameter
 _PENALTIES = (1e-4, 1e-3, 1e-2, 1e-1)
@@ -49,7 +49,7 @@ def fit_size_model(
     for index in rng.permutation(len(images)):
         annotated = images[index]()
         diameter = median_diameter(annotated.labels, ignore)
-        if taken[annotated.source] >= _PER_SOURCE or not np.isfinite(diameter):
+        if taken[annotated.source] >= PER_SOURCE or not np.isfinite(diameter):
             continue
         taken[annotated.source] += 1
         pixels = normalised(annotated)
