@@ -122,19 +122,10 @@ def table(lines: list[dict[str, Any]]) -> str:
     for line in sorted(lines, key=lambda line: (line["budget"], line["images"], -line["rate"], line["keep_norms"])):
         pairs = [line[which][what] for which in ("tuned", "mean") for what in ("own", "known")]
         shown = [" / ".join(f"{value:.3f}" for value in pair) for pair in pairs]
-        rows.append(
-            [
-                str(line["images"]),
-                f"{line['rate']:g}",
-                "kept" if line["keep_norms"] else "own",
-                str(line["crops"]),
-                *shown,
-            ]
-        )
-    return markdown(
-        ["images", "rate", "statistics of norms", "crops", "new kind", "known", "mean of weights: new kind", "known"],
-        rows,
-    )
+        norms = "kept" if line["keep_norms"] else "own"
+        rows.append([str(line["images"]), f"{line['rate']:g}", norms, str(line["crops"]), *shown])
+    settings = ["images", "rate", "statistics of norms", "crops"]
+    return markdown([*settings, "new kind", "known", "mean of weights: new kind", "known"], rows)
 
 
 def _arguments() -> argparse.Namespace:

@@ -265,6 +265,17 @@ def test_score_of_images_of_different_size(run: Run, tmp_path: Path) -> None:
     assert_one_line(run("score", tmp_path / "a.tif", tmp_path / "b.tif"), "20", "21", "b.tif")
 
 
+def write_pairs(folder: Path, count: int, empty_channels: int = 0) -> Path:
+    """Annotated images without an index, whose last channel is the only one that shows something."""
+    folder.mkdir()
+    for number in range(count):
+        sample = generate("nuclei", (96, 96), diameter=20, seed=number)
+        planes = np.stack([*[0 * sample.image[0]] * empty_channels, sample.image[0]])
+        tifffile.imwrite(folder / f"{number}.tif", planes, metadata={"axes": "CYX"}, ome=False, imagej=True)
+        tifffile.imwrite(folder / f"{number}_masks.tif", sample.labels.astype(np.uint16))
+    return folder
+
+
 @pytest.fixture
 def short_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("torch")
@@ -301,13 +312,7 @@ def test_channels_that_no_index_tells_are_those_of_the_whole_training(
     run: Run, small_model: Path, tmp_path: Path
 ) -> None:
     """Also of the validation images, whose turn comes when the network has been trained."""
-    folder = tmp_path / "pairs"
-    folder.mkdir()
-    for number in range(9):
-        sample = generate("nuclei", (96, 96), diameter=20, seed=number)
-        planes = np.stack([0 * sample.image[0], sample.image[0]])
-        tifffile.imwrite(folder / f"{number}.tif", planes, metadata={"axes": "CYX"}, ome=False, imagej=True)
-        tifffile.imwrite(folder / f"{number}_masks.tif", sample.labels.astype(np.uint16))
+    folder = write_pairs(tmp_path / "pairs", 9, empty_channels=1)
     out = tmp_path / "mine.safetensors"
     words = ["--out", out, "--from", small_model, "--epochs", "1", "--validate-every", "0", "--channels", "1"]
     outcome = run("train", folder, *words)
@@ -324,12 +329,7 @@ def test_channels_that_no_index_tells_are_those_of_the_whole_training(
 def test_a_few_images_prove_precisions_and_are_too_few_for_the_rest(
     run: Run, small_model: Path, tmp_path: Path
 ) -> None:
-    folder = tmp_path / "pairs"
-    folder.mkdir()
-    for number in range(3):
-        sample = generate("nuclei", (96, 96), diameter=20, seed=number)
-        tifffile.imwrite(folder / f"{number}.tif", sample.image[0])
-        tifffile.imwrite(folder / f"{number}_masks.tif", sample.labels.astype(np.uint16))
+    folder = write_pairs(tmp_path / "pairs", 3)
     out = tmp_path / "mine.safetensors"
     outcome = run("train", folder, "--out", out, "--from", small_model, "--epochs", "1")
     assert outcome.code == 0, outcome.err

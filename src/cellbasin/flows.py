@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
 
 from cellbasin.centroid_heat import centroid_flows as heat_of_centroids
 from cellbasin.heat import object_flows
@@ -125,7 +124,7 @@ def _fill_coarse_flow(inside: NDArray[np.bool_], cell: int, flow: NDArray[np.flo
     A cell is inside with any of its pixels, so that thin objects stay whole; and it is smaller where it would close
     the gaps of an object. One around its median, like a ring, has no centre but for details: its cells are pixels.
     """
-    if ndimage.label(inside, np.ones((3, 3)))[1] > 1:
+    if split_pieces(inside.astype(np.int32)).max() > 1:
         return True
     cell = cell if inside[_median(inside.sum(1)), _median(inside.sum(0))] else 1
     coarse = _coarse(inside, cell)

@@ -14,6 +14,7 @@ from cellbasin.conventions import CONVENTIONS
 from cellbasin.engines import Engine, choose_engine
 from cellbasin.network_outputs import FLOW_SCALE, sigmoid
 from cellbasin.options import Options
+from cellbasin.parallel import Tell
 from cellbasin.resize import resize
 from cellbasin.scratch import memory
 from cellbasin.tiling import Blender, Tiling, cut, plan_tiles
@@ -133,9 +134,7 @@ class Predictor:
                 f"{memory() / 1e9:.3g} GB of memory here: check the diameter, or cut the image"
             )
 
-    def run_stack(
-        self, scaled: np.ndarray, tiling: Tiling, batch: int, tell: Callable[[float], None]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def run_stack(self, scaled: np.ndarray, tiling: Tiling, batch: int, tell: Tell) -> tuple[np.ndarray, np.ndarray]:
         """The network's own maps (N, K, Y, X) of images (N, 2, Y, X) as large as the tiling's, and the mean style."""
         blenders = [Blender(tiling, maps=self.card.architecture.outputs) for _ in scaled]
         style = np.zeros(self.card.architecture.channels[-1], np.float64)
@@ -172,7 +171,7 @@ def tell(progress: Progress | None, stage: str, part: float) -> None:
         raise Cancelled(f"cancelled during {stage}")
 
 
-def part_of(progress: Progress | None, stage: str) -> Callable[[float], None]:
+def part_of(progress: Progress | None, stage: str) -> Tell:
     """`tell` for one stage."""
     return lambda part: tell(progress, stage, part)
 

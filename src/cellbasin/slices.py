@@ -6,7 +6,7 @@ objects are larger than the network's diameter, neighbouring slices are averaged
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from cellbasin.network_outputs import FLOW_SCALE, sigmoid
 from cellbasin.options import Options
-from cellbasin.parallel import parallel_map
+from cellbasin.parallel import Tell, parallel_map
 from cellbasin.prediction import Maps, Predictor, unit_length
 from cellbasin.resize import linear_taps
 from cellbasin.scratch import Allocate, in_memory
@@ -44,7 +44,7 @@ def predict_volume(
     diameter: float,
     anisotropy: float,
     options: Options,
-    tell: Callable[[float], None],
+    tell: Tell,
     allocate: Allocate = in_memory,
 ) -> Maps:
     """The averaged maps, of cubes (see `cube_shape`), of a volume whose objects have this diameter.

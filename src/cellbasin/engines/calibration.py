@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import openvino as ov
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cellbasin.engines.graph import build_graph, probe_graph
 from cellbasin.engines.protocol import check_tiles
-from cellbasin.parallel import thread_count
+from cellbasin.parallel import Tell, nobody, thread_count
 from cellbasin.weights import Weights
 
 COVERED = 0.99999  # of all values of an activation lie inside its range
@@ -24,7 +24,7 @@ def calibrate(
     crops: NDArray[np.float32],
     *,
     tolerance: float = TOLERANCE,
-    progress: Callable[[float], None] | None = None,
+    progress: Tell = nobody,
 ) -> dict[str, float]:
     """The ranges for `Card.ranges`: {convolution: upper end of its input} for each convolution that int8 suits.
 
@@ -36,8 +36,7 @@ def calibrate(
     check_tiles(crops, weights.card.architecture)
     if not len(crops):
         raise ValueError("found no crops to calibrate on: expected a few hundred")
-    tell = progress or (lambda part: None)
-    ranges = _measure(weights, crops, tell)
+    ranges = _measure(weights, crops, progress)
     judged = crops[:: max(1, len(crops) // JUDGED)]
     expected = _maps(weights, {}, judged)
     kept: dict[str, float] = {}
@@ -45,11 +44,11 @@ def calibrate(
         error = _error(_maps(weights, {name: high}, judged), expected)
         if error <= tolerance:
             kept[name] = high
-        tell(0.5 + 0.5 * (n + 1) / len(ranges))
+        progress(0.5 + 0.5 * (n + 1) / len(ranges))
     return kept
 
 
-def _measure(weights: Weights, crops: NDArray[np.float32], tell: Callable[[float], None]) -> dict[str, float]:
+def _measure(weights: Weights, crops: NDArray[np.float32], tell: Tell) -> dict[str, float]:
     """Ranges that cover nearly all values of each activation.
 
     The upper half of a float32's bits without the sign is the bin of its histogram: logarithmic, 0.8 % fine.
