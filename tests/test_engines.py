@@ -85,6 +85,13 @@ def test_float32_equals_torch(weights: Weights, shape: tuple[int, int, int]) -> 
     np.testing.assert_allclose(np.linalg.norm(style, axis=1), 1, atol=1e-5)
 
 
+@pytest.mark.parametrize("engine", ["openvino", "torch"])
+def test_style_alone_is_the_one_beside_the_maps(weights: Weights, engine: str) -> None:
+    chosen = choose_engine(weights, engine, "float32")
+    for tiles in (random_tiles(3, 2, 96, 48), random_tiles(1, 2, 224, 224), np.zeros((0, 2, 32, 32), np.float32)):
+        np.testing.assert_array_equal(chosen.styles(tiles), chosen.run(tiles)[1])
+
+
 @pytest.mark.skipif(not find_hardware().has_bf16, reason="needs a processor with AMX or AVX512-BF16")
 def test_bf16_is_near_float32(weights: Weights) -> None:
     tiles = random_tiles(2, 2, 96, 64)
@@ -162,8 +169,9 @@ def test_tiles_are_not_modified_and_may_be_views(half: Weights) -> None:
 )
 def test_wrong_tiles_are_refused(half: Weights, tiles: np.ndarray) -> None:
     for engine in (OpenVINOEngine(half), TorchEngine(half)):
-        with pytest.raises(ValueError, match="expected float32"):
-            engine.run(tiles)
+        for run in (engine.run, engine.styles):
+            with pytest.raises(ValueError, match="expected float32"):
+                run(tiles)
 
 
 @pytest.fixture(scope="module")
@@ -185,7 +193,7 @@ class TestInt8:
         engine = OpenVINOEngine(ranged, "int8")
         kinds = [
             operation.get_rt_info()["primitiveType"].value
-            for operation in engine.compiled.get_runtime_model().get_ops()
+            for operation in engine.compiled("maps").model.get_runtime_model().get_ops()
             if "onvolution" in operation.get_rt_info()["layerType"].value
         ]
         assert sum("I8" in kind for kind in kinds) == len(ranged.card.ranges)
@@ -196,6 +204,7 @@ class TestInt8:
         expected, expected_style = OpenVINOEngine(ranged).run(tiles)
         assert 0 < np.sqrt(np.mean((maps - expected) ** 2)) / expected.std() < 0.05
         assert np.abs(style - expected_style).max() < 0.05
+        np.testing.assert_array_equal(OpenVINOEngine(ranged, "int8").styles(tiles), style)
 
     def test_ranges_survive_the_file(self, ranged: Weights, tmp_path: Path) -> None:
         path = tmp_path / "ranged.safetensors"

@@ -91,14 +91,19 @@ class Network(nn.Module):  # type: ignore[misc]
                 nn.Conv2d(architecture.refine, architecture.outputs, 1),
             )
 
-    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
-        stem = self.architecture.stem
-        x = functional.pixel_unshuffle(image, stem) if stem > 1 else image
+    def encode(self, image: Tensor) -> tuple[list[Tensor], Tensor]:
+        """The way down: maps of every scale, largest first, and the style."""
+        x = functional.pixel_unshuffle(image, self.architecture.stem) if self.architecture.stem > 1 else image
         skips: list[Tensor] = []
         for n, block in enumerate(self.down):
             x = block(functional.max_pool2d(x, 2) if n else x)
             skips.append(x)
-        style = functional.normalize(x.mean(dim=(2, 3)).float(), dim=1)
+        return skips, functional.normalize(x.mean(dim=(2, 3)).float(), dim=1)
+
+    def forward(self, image: Tensor) -> tuple[Tensor, Tensor]:
+        stem = self.architecture.stem
+        skips, style = self.encode(image)
+        x = skips[-1]
         for n in reversed(range(len(self.up))):
             if n < len(self.up) - 1:
                 x = functional.interpolate(x, scale_factor=2.0, mode="nearest")

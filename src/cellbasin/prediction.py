@@ -150,7 +150,7 @@ class Predictor:
         return np.stack([blender.result() for blender in blenders]), (style / len(work)).astype(np.float32)
 
     def _styles(self, tiles: np.ndarray, batch: int) -> np.ndarray:
-        styles = [self.engines[0].run(tiles[start : start + batch])[1] for start in range(0, len(tiles), batch)]
+        styles = [self.engines[0].styles(tiles[start : start + batch]) for start in range(0, len(tiles), batch)]
         return unit_length(np.concatenate(styles).mean(axis=0))
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import openvino as ov
 from numpy.typing import NDArray
 
-from cellbasin.engines.graph import build_graph
+from cellbasin.engines.graph import build_graph, style_graph
 from cellbasin.engines.protocol import check_tiles
 from cellbasin.parallel import parallel_map, thread_count
 from cellbasin.weights import Weights
@@ -24,8 +24,45 @@ HINTS = {"float32": "f32", "bf16": "bf16", "int8": "f32"}
 # different sizes would cost 3 MB each.
 KERNELS_KEPT = 300
 
-
+_GRAPHS = {"maps": build_graph, "style": style_graph}
 _ENGINES: weakref.WeakSet[OpenVINOEngine] = weakref.WeakSet()
+
+
+class CompiledGraph:
+    """A graph made ready for the processor, with one request a thread."""
+
+    def __init__(self, graph: ov.Model, precision: str) -> None:
+        core, threads, hint = ov.Core(), thread_count(), HINTS[precision]
+        if precision == "int8" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            hint = "bf16"
+        self.model = core.compile_model(
+            graph,
+            "CPU",
+            {
+                "INFERENCE_PRECISION_HINT": hint,
+                "NUM_STREAMS": threads,
+                "INFERENCE_NUM_THREADS": threads,
+                "ENABLE_CPU_PINNING": False,
+                "CPU_RUNTIME_CACHE_CAPACITY": KERNELS_KEPT,
+            },
+        )
+        self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
+        for _ in range(threads):
+            self._requests.put(self.model.create_infer_request())
+
+    def run(self, tiles: NDArray[np.float32], *answers: NDArray[np.float32]) -> None:
+        """Fill arrays (N, ...), one an output of the graph, with what it gives for tiles (N, inputs, Y, X)."""
+
+        def run_tile(n: int) -> None:
+            request = self._requests.get()
+            try:
+                request.infer({0: np.ascontiguousarray(tiles[n : n + 1])}, share_inputs=True)
+                for output, answer in enumerate(answers):
+                    answer[n] = request.get_output_tensor(output).data[0]
+            finally:
+                self._requests.put(request)
+
+        parallel_map(run_tile, range(len(tiles)))
 
 
 class OpenVINOEngine:
@@ -43,59 +80,38 @@ class OpenVINOEngine:
         self.precision, self.reason = precision, reason
         self.architecture = weights.card.architecture
         self._weights, self._building = weights, threading.Lock()
-        self.compiled: ov.CompiledModel | None = None  # in a forked process until it is used
-        self._build()
+        self._compiled: dict[str, CompiledGraph] = {}
+        self.compiled("maps")
         _ENGINES.add(self)
 
-    def _build(self) -> None:
-        core, weights = ov.Core(), self._weights
-        hint = HINTS[self.precision]
-        if self.precision == "int8" and "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            hint = "bf16"
-        graph = build_graph(weights, weights.card.ranges if self.precision == "int8" else None)
-        threads = thread_count()
-        compiled = core.compile_model(
-            graph,
-            "CPU",
-            {
-                "INFERENCE_PRECISION_HINT": hint,
-                "NUM_STREAMS": threads,
-                "INFERENCE_NUM_THREADS": threads,
-                "ENABLE_CPU_PINNING": False,
-                "CPU_RUNTIME_CACHE_CAPACITY": KERNELS_KEPT,
-            },
-        )
-        self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
-        for _ in range(threads):
-            self._requests.put(compiled.create_infer_request())
-        self.compiled = compiled
+    def compiled(self, answer: str) -> CompiledGraph:
+        """The network that gives "maps" and the style, or "style" alone; made when it is first wanted."""
+        with self._building:
+            if answer not in self._compiled:
+                ranges = self._weights.card.ranges if self.precision == "int8" else None
+                self._compiled[answer] = CompiledGraph(_GRAPHS[answer](self._weights, ranges), self.precision)
+            return self._compiled[answer]
 
     def run(self, tiles: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """See `Engine.run`."""
         check_tiles(tiles, self.architecture)
-        with self._building:
-            if self.compiled is None:
-                self._build()
         maps = np.empty((len(tiles), self.architecture.outputs, *tiles.shape[2:]), np.float32)
         style = np.empty((len(tiles), self.architecture.channels[-1]), np.float32)
-
-        def run_tile(n: int) -> None:
-            request = self._requests.get()
-            try:
-                request.infer({0: np.ascontiguousarray(tiles[n : n + 1])}, share_inputs=True)
-                maps[n] = request.get_output_tensor(0).data[0]
-                style[n] = request.get_output_tensor(1).data[0]
-            finally:
-                self._requests.put(request)
-
-        parallel_map(run_tile, range(len(tiles)))
+        self.compiled("maps").run(tiles, maps, style)
         return maps, style
+
+    def styles(self, tiles: NDArray[np.float32]) -> NDArray[np.float32]:
+        """See `Engine.styles`."""
+        check_tiles(tiles, self.architecture)
+        style = np.empty((len(tiles), self.architecture.channels[-1]), np.float32)
+        self.compiled("style").run(tiles, style)
+        return style
 
     def forget(self) -> None:
         """Let go of the network without taking it down, for which OpenVINO needs the threads that it was built with."""
-        for kept in (self.compiled, self._requests):
-            ctypes.pythonapi.Py_IncRef(ctypes.py_object(kept))  # never freed
-        self.compiled, self._building = None, threading.Lock()
+        for graph in self._compiled.values():
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(graph))  # never freed
+        self._compiled, self._building = {}, threading.Lock()
 
 
 def _forget_networks() -> None:
