@@ -228,7 +228,11 @@ def test_values_that_the_file_cannot_hold(tmp_path: Path, value: float) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_the_card_of_a_shipped_model_names_the_file_that_ships() -> None:
-    pages = Path(__file__).parent.parent / "docs" / "models"
-    for path in module.SHIPPED.glob(f"*{module.SUFFIX}"):
-        assert load_weights(path).sha256 in (pages / f"{path.stem}.md").read_text()
+def test_the_page_of_a_model_names_its_file_and_its_licence() -> None:
+    root = Path(__file__).parent.parent
+    paths = [path for folder in (module.SHIPPED, root / "models") for path in folder.glob(f"*{module.SUFFIX}")]
+    assert {path.stem for path in paths} == {"general", "research"}
+    for path in paths:
+        weights, page = load_weights(path), (root / "docs" / "models" / f"{path.stem}.md").read_text()
+        assert weights.card.name == path.stem
+        assert weights.sha256 in page and f"| licence | {weights.card.licence}" in page
