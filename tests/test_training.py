@@ -13,7 +13,7 @@ from cellbasin.training.crops import blur, draw_crop, draw_planes_apart, near_co
 from cellbasin.training.dataset import FLOW_UNIT, Annotated, prepare, prepare_all, split_groups
 from cellbasin.training.generated import GENERATED, generated_images
 from cellbasin.training.recipe import RECIPES
-from cellbasin.training.sampling import Batches, Stage, image_weights
+from cellbasin.training.sampling import Prefetcher, Sampler, Stage, image_weights
 
 __all__ = ["own_cache"]  # a fixture
 PLAIN = replace(
@@ -201,15 +201,19 @@ def test_sources_count_as_the_root_of_their_size_and_generated_images_get_their_
 
 def test_batches_are_numbered_and_errors_reach_the_caller():
     images = [prepare(annotated(seed)) for seed in range(2)]
-    batches = Batches(images, PLAIN, 3, lambda step: Stage(32, 2))
-    drawn, again = batches.next(), batches.draw(3)
+    sampler = Sampler(images, PLAIN)
+    batches = Prefetcher(lambda number: sampler.draw(Stage(32, 2), number), 3)
+    drawn = [batches.next() for _ in range(2)]
     batches.close()
-    assert np.array_equal(drawn[0], again[0]) and drawn[0].shape == (2, 2, 32, 32) and drawn[1].shape == (2, 4, 32, 32)
+    for number, (image, target) in enumerate(drawn, 3):
+        again = Sampler(images, PLAIN).draw(Stage(32, 2), number)
+        assert np.array_equal(image, again[0]) and np.array_equal(target, again[1])
+        assert image.shape == (2, 2, 32, 32) and target.shape == (2, 4, 32, 32)
 
-    def fail(step):
+    def fail(number):
         raise RuntimeError("no stage")
 
-    broken = Batches(images, PLAIN, 0, fail)
+    broken = Prefetcher(fail, 0)
     with pytest.raises(RuntimeError, match="no stage"):
         broken.next()
     broken.close()

@@ -20,7 +20,7 @@ from cellbasin.training.confidence_fit import ENOUGH, fit_confidence
 from cellbasin.training.dataset import Annotated, TrainingImage
 from cellbasin.training.novelty_fit import FEWEST, fit_novelty
 from cellbasin.training.recipe import Recipe
-from cellbasin.training.sampling import Batches, Stage
+from cellbasin.training.sampling import CALIBRATION_BATCH, Sampler, Stage
 from cellbasin.training.size_fit import fit_size_model
 from cellbasin.weights import Weights
 
@@ -71,10 +71,8 @@ def finish(
 
 
 def _calibration_crops(images: Sequence[TrainingImage], recipe: Recipe) -> np.ndarray:
-    """Crops as in training; a batch number that training never reaches."""
-    batches = Batches(images, recipe, 0, lambda step: Stage(_CROP, _CROPS))
-    batches.close()
-    return batches.draw(2**41)[0]
+    """Crops as in training."""
+    return Sampler(images, recipe).draw(Stage(_CROP, _CROPS), CALIBRATION_BATCH)[0]
 
 
 def _with_precisions(weights: Weights, records: Sequence[Record], score: Score, tell: Tell) -> Weights:

@@ -27,7 +27,7 @@ from cellbasin.network_outputs import FLOW_SCALE
 from cellbasin.training.dataset import TrainingImage
 from cellbasin.training.generated import GENERATED
 from cellbasin.training.recipe import Recipe
-from cellbasin.training.sampling import Batches, Stage
+from cellbasin.training.sampling import NORM_BATCHES, Batch, Prefetcher, Sampler, Stage
 from cellbasin.weights import Architecture, Card, Weights, save_weights
 
 _LOG_EVERY = 50
@@ -98,7 +98,7 @@ def train(  # noqa: PLR0913
     """
     with _alone(out):
         run = _Run(images, architecture, recipe, out, start, report)
-        batches = Batches(images, recipe, run.state.step, run.stage)
+        batches = Prefetcher(run.draw, run.state.step)
         begin = last_save = last_validation = last_step = time.monotonic()
         try:
             while run.done < 1:
@@ -114,11 +114,11 @@ def train(  # noqa: PLR0913
                     run.save()
                     last_save = now
                 if validate and now - last_validation > validate_every:
-                    run.validate(run.average_with_norms(batches), validate)
+                    run.validate(run.average_with_norms(), validate)
                     last_step = last_validation = time.monotonic()
                 if now - begin > session_minutes * 60:
                     return run.checkpoint
-            final = run.average_with_norms(batches)
+            final = run.average_with_norms()
             if validate:
                 run.validate(final, validate)
             run.export(final, out)
@@ -142,6 +142,7 @@ class _Run:
     ) -> None:
         torch.manual_seed(recipe.seed)
         self.recipe, self.out, self.report = recipe, out, report
+        self.sampler = Sampler(images, recipe)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.bf16 = self.device.type == "cuda" or find_hardware().has_bf16
         network = build(start) if start else Network(architecture)
@@ -176,6 +177,10 @@ class _Run:
         part, recipe = self._part(step), self.recipe
         size, count = next((size, count) for begin, size, count in reversed(recipe.schedule) if part >= begin)
         return Stage(size, count, recipe.generated if part < recipe.generated_until else 0.0)
+
+    def draw(self, number: int) -> Batch:
+        """Batch of this number, as the part of the run that it is for wants it."""
+        return self.sampler.draw(self.stage(number), number)
 
     def precision(self) -> torch.autocast:
         """In which the network computes: bf16 where the device can, else float32."""
@@ -227,7 +232,7 @@ class _Run:
             self.report(record)
 
     @torch.no_grad()
-    def average_with_norms(self, batches: Batches) -> Network:
+    def average_with_norms(self) -> Network:
         """A copy of the averaged network, its batch-norm statistics from a fixed set of batches, or kept."""
         if self.keep_norms:
             return deepcopy(self.average).eval()
@@ -236,7 +241,7 @@ class _Run:
             norm.reset_running_stats()
             norm.momentum = None  # a plain mean over the batches
         for number in range(_NORM_BATCHES):
-            image, _ = batches.draw(2**40 + number)
+            image, _ = self.draw(NORM_BATCHES + number)
             with self.precision():
                 network(self.tensor(image).contiguous(memory_format=torch.channels_last))
         return network.eval()

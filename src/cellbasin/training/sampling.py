@@ -19,6 +19,11 @@ from cellbasin.training.recipe import Recipe
 _LARGE_SOURCE = 200  # images; a source this large is balanced by look, not as one
 _SMALL_LOOK = 8
 
+# Numbers of batches that no training run reaches, for other uses.
+NORM_BATCHES, CALIBRATION_BATCH = 2**40, 2**41
+
+Batch = tuple[np.ndarray, np.ndarray]
+
 
 @dataclass(frozen=True, slots=True)
 class Stage:
@@ -53,25 +58,38 @@ def image_weights(images: Sequence[TrainingImage], generated: float, balance: fl
     return weights / weights.sum()
 
 
-class Batches:
-    """Endless batches, drawn ahead by a thread. Batch `step` depends on the recipe's seed and `step` alone.
+class Sampler:
+    """Draws batches of crops. A batch depends on the recipe's seed, its stage and its number alone."""
 
-    stage(step) tells what to draw. `next()` returns images (n, 2, s, s) and targets (n, 4, s, s), float32.
-    `seconds` is the time spent drawing so far.
+    def __init__(self, images: Sequence[TrainingImage], recipe: Recipe) -> None:
+        self.images, self.recipe = images, recipe
+        self._weights: dict[float, np.ndarray] = {}
+
+    def draw(self, stage: Stage, number: int) -> Batch:
+        """Images (n, 2, s, s) and targets (n, 4, s, s), float32, as the stage tells."""
+        if stage.generated not in self._weights:
+            self._weights[stage.generated] = image_weights(self.images, stage.generated, self.recipe.balance)
+        rng = np.random.default_rng((self.recipe.seed, number))
+        chosen = rng.choice(len(self.images), stage.count, p=self._weights[stage.generated])
+        crops = [draw_crop(self.images[index], stage.size, self.recipe, rng) for index in chosen]
+        return np.stack([crop.image for crop in crops]), np.stack([crop.target for crop in crops])
+
+
+class Prefetcher:
+    """Endless batches, `draw(first)`, `draw(first + 1)` and so on, drawn ahead by a thread.
+
+    `seconds` is the processor time spent drawing so far.
     """
 
-    def __init__(
-        self, images: Sequence[TrainingImage], recipe: Recipe, first_step: int, stage: Callable[[int], Stage]
-    ) -> None:
-        self.images, self.recipe, self.stage = images, recipe, stage
-        self._weights: dict[float, np.ndarray] = {}
+    def __init__(self, draw: Callable[[int], Batch], first: int) -> None:
         self.seconds = 0.0
-        self._queue: queue.Queue[tuple[np.ndarray, np.ndarray] | Exception] = queue.Queue(4)
+        self._draw = draw
+        self._queue: queue.Queue[Batch | Exception] = queue.Queue(4)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._produce, args=(first_step,), daemon=True)
+        self._thread = threading.Thread(target=self._produce, args=(first,), daemon=True)
         self._thread.start()
 
-    def next(self) -> tuple[np.ndarray, np.ndarray]:
+    def next(self) -> Batch:
         """The next batch; raises what the drawing thread raised."""
         item = self._queue.get()
         if isinstance(item, Exception):
@@ -83,25 +101,15 @@ class Batches:
         self._stop.set()
         self._thread.join(10)
 
-    def draw(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Batch number `step`."""
-        stage = self.stage(step)
-        if stage.generated not in self._weights:
-            self._weights[stage.generated] = image_weights(self.images, stage.generated, self.recipe.balance)
-        rng = np.random.default_rng((self.recipe.seed, step))
-        chosen = rng.choice(len(self.images), stage.count, p=self._weights[stage.generated])
-        crops = [draw_crop(self.images[index], stage.size, self.recipe, rng) for index in chosen]
-        return np.stack([crop.image for crop in crops]), np.stack([crop.target for crop in crops])
-
-    def _produce(self, step: int) -> None:
+    def _produce(self, number: int) -> None:
         while not self._stop.is_set():
             started = time.thread_time()
             try:
-                item: tuple[np.ndarray, np.ndarray] | Exception = self.draw(step)
+                item: Batch | Exception = self._draw(number)
             except Exception as error:  # noqa: BLE001  handed to the training thread, which raises it
                 item = error
             self.seconds += time.thread_time() - started
-            step += 1
+            number += 1
             while not self._stop.is_set():
                 try:
                     self._queue.put(item, timeout=0.5)

@@ -10,16 +10,15 @@ from cellbasin.network import Network
 from cellbasin.training.dataset import TrainingImage
 from cellbasin.training.loop import loss_terms
 from cellbasin.training.recipe import Recipe
-from cellbasin.training.sampling import Batches, Stage
+from cellbasin.training.sampling import Sampler, Stage
 
 _BATCHES, _CROPS, _SIZE = 4, 4, 224
 
 
 def validation_loss(images: Sequence[TrainingImage], recipe: Recipe) -> Callable[[Network], dict[str, float]]:
     """A function for `train(validate=...)`: the loss on a fixed set of crops; it makes no network the best one."""
-    batches = Batches(images, recipe, 0, lambda step: Stage(_SIZE, _CROPS))
-    batches.close()
-    crops = [batches.draw(number) for number in range(_BATCHES)]
+    sampler = Sampler(images, recipe)
+    crops = [sampler.draw(Stage(_SIZE, _CROPS), number) for number in range(_BATCHES)]
 
     @torch.no_grad()
     def loss(network: Network) -> dict[str, float]:
