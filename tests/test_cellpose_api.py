@@ -242,7 +242,14 @@ def test_metrics() -> None:
     assert (iou == 1).all() and partner[-1] == gaps.max()
     assert metrics.aggregated_jaccard_index([truth], [gaps]).tolist() == [1.0]
     assert [score[0, 0] for score in metrics.boundary_scores([truth], [truth], [0.1])] == [1, 1, 1]
-    assert metrics.flow_error(truth, 5 * dynamics.masks_to_flows(truth))[0].max() < 1e-6
+    bent = np.zeros((90, 90), int)
+    bent[5:85, 5:20] = bent[70:85, 5:85] = 1
+    network = 5 * dynamics.masks_to_flows(bent)
+    error, own = metrics.flow_error(bent, network)
+    assert error == pytest.approx([((own - network / 5)[:, bent > 0] ** 2).sum(0).mean()])
+    logit = np.where(bent > 0, 9.0, -9.0)
+    for limit, count in ((0.9 * error[0], 0), (1.1 * error[0], 1)):
+        assert dynamics.compute_masks(network, logit, flow_threshold=limit).max() == count
 
 
 def test_utils() -> None:
