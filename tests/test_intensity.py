@@ -173,14 +173,14 @@ def test_several_channels_and_none_chosen():
 
 @pytest.mark.parametrize("channels", [(5,), (0, 5)])
 def test_no_such_channel(channels):
-    with pytest.raises(ValueError, match=r"the image has 3 channels \(0\.\.2\), --channels asked for 5"):
+    with pytest.raises(ValueError, match=r"asks for channel 5, but the image has 3 channels \(0\.\.2\)"):
         select_channels(picture("CYX", (3, 20, 30)), channels)
 
 
 def test_other_wrong_channels():
-    with pytest.raises(ValueError, match="asked for -1"):
+    with pytest.raises(ValueError, match="asks for channel -1"):
         select_channels(picture("CYX", (3, 20, 30)), (-1,))
-    with pytest.raises(ValueError, match=r"1 channel \(0\), --channels asked for 1"):
+    with pytest.raises(ValueError, match=r"asks for channel 1, but the image has 1 channel \(0\)"):
         select_channels(picture("YX", (20, 30)), (1,))
     for channels in ((), (0, 1, 2)):
         with pytest.raises(ValueError, match="expected PRIMARY or PRIMARY,NUCLEAR"):

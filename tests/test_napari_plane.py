@@ -1,4 +1,4 @@
-"""napari's panel: only the plane in sight, and weights out of files."""
+"""napari's panel: the current plane only, and weights out of files."""
 
 from __future__ import annotations
 

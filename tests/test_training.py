@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from training_helpers import annotated, own_cache
 
 from cellbasin.flows import labels_to_flows
-from cellbasin.training.crops import blur, draw_crop, draw_planes_apart, near_contacts, renew_cut_flows
+from cellbasin.training.crops import draw_crop, draw_planes_apart, near_contacts, renew_cut_flows
 from cellbasin.training.dataset import FLOW_UNIT, Annotated, prepare, prepare_all, split_groups
 from cellbasin.training.generated import GENERATED, generated_images
 from cellbasin.training.recipe import RECIPES
@@ -165,15 +165,6 @@ def test_crops_depend_on_the_seed_alone():
     )
     assert np.array_equal(first.image, second.image) and np.array_equal(first.target, second.target)
     assert not np.array_equal(first.image, other.image)
-
-
-def test_blur_equals_scipy():
-    from scipy.ndimage import gaussian_filter
-
-    image = np.random.default_rng(0).random((40, 50)).astype(np.float32)
-    ours = image.copy()
-    blur(ours, 1.5, 0.8)
-    assert np.abs(ours - gaussian_filter(image, (1.5, 0.8), mode="mirror", truncate=2.5)).max() < 0.01
 
 
 @pytest.mark.parametrize("apart", [1.0, 1.5, 3.0, 5.7, 40.0])

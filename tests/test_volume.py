@@ -334,7 +334,7 @@ def test_perfect_objects_have_no_error_in_the_directions_that_were_used():
 
 
 def test_planes_absurdly_far_apart_are_refused(model):
-    with pytest.raises(ValueError, match=r"1000 pixels apart.*--anisotropy"):
+    with pytest.raises(ValueError, match=r"1000 pixels apart.*option anisotropy"):
         model.segment(Image(np.zeros((4, 40, 40), np.uint8), "ZYX", (250.0, 0.25, 0.25)))
 
 
@@ -345,7 +345,7 @@ def test_groups_of_slices_take_no_more_memory_than_is_counted():
 
 def test_a_volume_that_fits_nowhere_is_refused_at_once(model, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10**6))
-    with pytest.raises(ValueError, match=r"0\.001 GB of disk space.*--memory"):
+    with pytest.raises(ValueError, match=r"0\.001 GB of disk space.*option memory"):
         model.segment(np.zeros((40, 64, 64), np.uint8), "ZYX", options=Options(memory=0.0))
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from cellbasin.basins import find_basins
-from cellbasin.dynamics import BORDER_LENIENCY, FlowSegmentation, flow_errors, judge
+from cellbasin.dynamics import BORDER_LENIENCY, STEPS, FlowSegmentation, flow_errors, judge
 from cellbasin.flows import quick_flows
 from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, select
 from cellbasin.options import Options
@@ -23,7 +23,6 @@ from cellbasin.parallel import Tell, between, nobody, parallel_map
 from cellbasin.scratch import Allocate, in_memory
 
 _BINS = 64
-_STEPS = 200  # of a pixel's way, at most (paper)
 # Two estimates that differ make a short flow, which no shape has: good objects of noisy volumes reach 0.61 inside and
 # 1.05 at the border, bad ones begin at 0.9 (qcanet_8cell, gonuclear_1135, generated volumes).
 _LENIENCE = 2.0  # times the threshold for images
@@ -99,7 +98,7 @@ def segment_composed(
     weights: of the directions that the flows were averaged over; tell: called with the part that is done.
     """
     smallest, threshold = max(1, options.min_size), options.probability_threshold
-    labels = find_basins(flow, probability, threshold, step, _STEPS, smallest, allocate, between(tell, 0, 0.4))
+    labels = find_basins(flow, probability, threshold, step, STEPS, smallest, allocate, between(tell, 0, 0.4))
     labels = keep_largest_piece(labels)
     tell(0.5)
     labels = keep_largest_piece(trim_surfaces(select(labels, areas(labels) >= smallest), probability, options))

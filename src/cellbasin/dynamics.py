@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from cellbasin.basins import find_basins
 from cellbasin.flows import quick_flows
 from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, select, touches_border
-from cellbasin.options import FLOW_THRESHOLD
+from cellbasin.options import FLOW_THRESHOLD, MIN_SIZE, PROBABILITY_THRESHOLD
 from cellbasin.parallel import Tell, between, nobody
 
 # What the border cuts off is known to the network, not to the shape (validation AP@0.5 .745 → .772 over images).
 BORDER_LENIENCY = 2.0
+STEPS = 200  # of a pixel's way, at most (paper)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,11 +39,11 @@ def flows_to_labels(
     flow: NDArray[np.float32],
     probability: NDArray[np.float32],
     *,
-    probability_threshold: float = 0.5,
+    probability_threshold: float = PROBABILITY_THRESHOLD,
     flow_threshold: float | None = FLOW_THRESHOLD,
-    min_size: int = 15,
+    min_size: int = MIN_SIZE,
     step: float = 1.0,
-    steps: int = 200,
+    steps: int = STEPS,
 ) -> NDArray[np.int32]:
     """Return the labels that flows lead to, int32 of probability's shape; see `segment_flows`.
 
@@ -68,11 +69,11 @@ def segment_flows(  # noqa: PLR0913
     flow: NDArray[np.float32],
     probability: NDArray[np.float32],
     *,
-    probability_threshold: float = 0.5,
+    probability_threshold: float = PROBABILITY_THRESHOLD,
     flow_threshold: float | None = FLOW_THRESHOLD,
-    min_size: int = 15,
+    min_size: int = MIN_SIZE,
     step: float = 1.0,
-    steps: int = 200,
+    steps: int = STEPS,
     own_flows: Callable[[NDArray[np.int32], Tell], NDArray[np.float32]] = quick_flows,
     tell: Tell = nobody,
 ) -> FlowSegmentation:

@@ -169,7 +169,7 @@ def _checked_channels(channels: tuple[int, ...], count: int) -> tuple[int, ...]:
     found = "1 channel (0)" if count == 1 else f"{count} channels (0..{count - 1})"
     for channel in channels:
         if int(channel) != channel or not 0 <= channel < count:
-            raise ValueError(f"the image has {found}, --channels asked for {channel}")
+            raise ValueError(f"the option channels asks for channel {channel}, but the image has {found}")
     return tuple(int(channel) for channel in channels)
 
 

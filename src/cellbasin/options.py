@@ -8,10 +8,15 @@ from math import inf
 from numbers import Integral, Real
 from typing import Any, Literal
 
+PROBABILITY_THRESHOLD = 0.5
 FLOW_THRESHOLD = 0.4  # paper, Methods, "Mask quality threshold"
+MIN_SIZE = 15  # pixels
 TILE = 224  # pixels; paper, "Tiling and test augmentations"
 OVERLAP = 0.1
 NOT_ANNOTATED = 65535  # label of pixels that nobody annotated, unless the user names another
+
+EngineName = Literal["auto", "openvino", "torch"]
+PrecisionName = Literal["auto", "float32", "bf16", "int8"]
 
 
 def option(default: Any, help: str, *, unit: str = "", low: float | None = None, high: float | None = None) -> Any:
@@ -43,11 +48,13 @@ class Options:
     )
     axes: str | None = option(None, "Meaning of the axes, such as YX, CYX or YXC; read from the file when not given.")
     augment: bool = option(False, "Average over four flipped views of overlapping tiles: slower, slightly better.")
-    probability_threshold: float = option(0.5, "Pixels more probable than this are inside a cell.", low=0.0, high=1.0)
+    probability_threshold: float = option(
+        PROBABILITY_THRESHOLD, "Pixels more probable than this are inside a cell.", low=0.0, high=1.0
+    )
     min_confidence: float = option(
         0.4,
-        "Objects less likely than this to be right are dropped; 0 keeps all. Of images and of planes that are "
-        "stitched, and by models that were calibrated for it.",
+        "Objects less likely than this to be right are dropped; 0 keeps all. For images and for planes that "
+        "are stitched, with models whose confidence is calibrated.",
         low=0.0,
         high=1.0,
     )
@@ -58,7 +65,7 @@ class Options:
         low=0.0,
         high=100.0,
     )
-    min_size: int = option(15, "Smaller objects are dropped.", unit="px", low=0, high=10**9)
+    min_size: int = option(MIN_SIZE, "Smaller objects are dropped.", unit="px", low=0, high=10**9)
     overlap: float = option(OVERLAP, "Overlap of neighbouring tiles.", low=0.0, high=0.9)
     tile: int = option(TILE, "Side of a tile, after resizing.", unit="px", low=64, high=4096)
     batch: int = option(8, "Tiles the network sees at once.", low=1, high=1024)

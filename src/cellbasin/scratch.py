@@ -64,7 +64,7 @@ def allocator(needed: int, on_disk_then: int, limit: float | None) -> Allocate:
         raise ValueError(
             f"found {allowed / _GB:.3g} GB of memory to use and {free / _GB:.3g} GB of disk space in {folder}; "
             f"expected {needed / _GB:.3g} GB of memory or {on_disk_then / _GB:.3g} GB of disk space for it: "
-            "allow more with --memory, set TMPDIR to a folder with more space, or cut the volume"
+            "allow more with the option memory, set TMPDIR to a folder with more space, or cut the volume"
         )
     return on_disk
 

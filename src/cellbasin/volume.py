@@ -54,7 +54,7 @@ def anisotropy_of(image: Image, options: Options) -> tuple[float, str]:
         if not 0.01 <= found <= 100:
             raise ValueError(
                 f"found voxels of {z:g} x {y:g} x {x:g} µm (z, y, x), planes {found:g} pixels apart; expected 0.01 to "
-                "100: give the right one with --anisotropy"
+                "100: give the right one as the option anisotropy"
             )
         return float(found), "voxel size"
     return 1.0, "assumed"

@@ -7,8 +7,8 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from cellbasin.cellpose.thresholds import CELLPOSE_FLOW_THRESHOLD
 from cellbasin.cli.console import CommandError
-from cellbasin.options import FLOW_THRESHOLD
 
 
 class _Parser(argparse.ArgumentParser):
@@ -67,7 +67,7 @@ _REFUSED = {
 """Flags that ask for what is not there: doing something else instead would mislead."""
 
 _REFUSED_VALUES = {
-    "restore_type": "images are not restored here; leave it away or restore them beforehand",
+    "restore_type": "images are not restored here; leave it out, or restore them beforehand",
     "pretrained_model_ortho": "one network is used for all directions",
     "file_list": "training reads folders: use --dir and --test_dir",
 }
@@ -179,7 +179,7 @@ def _method(group: Any) -> None:
         group,
         float,
         ("diameter", 30.0, "of the objects in pixels; 0: estimated for each image"),
-        ("flow_threshold", FLOW_THRESHOLD, "objects whose flows differ more are dropped; 0 keeps all"),
+        ("flow_threshold", CELLPOSE_FLOW_THRESHOLD, "objects whose flows differ more are dropped; 0 keeps all"),
         ("cellprob_threshold", 0.0, "logit above which a pixel is inside; lower finds more"),
         ("stitch_threshold", 0.0, "volumes plane by plane: least overlap of one object in two planes"),
         ("anisotropy", None, "volumes: distance of two planes in pixels"),

@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from cellbasin.options import FLOW_THRESHOLD
+CELLPOSE_FLOW_THRESHOLD = 0.4  # Cellpose's default
 
 
 def judged_by(flow_threshold: float) -> dict[str, Any]:
     """Options by which objects are dropped: Cellpose's default, which programs send along, means ours.
 
-    >>> judged_by(FLOW_THRESHOLD), judged_by(0.8), judged_by(-1)
+    >>> judged_by(0.4), judged_by(0.8), judged_by(-1)
     ({}, {'min_confidence': 0, 'flow_threshold': 0.8}, {'min_confidence': 0, 'flow_threshold': 0})
     """
-    return {} if flow_threshold == FLOW_THRESHOLD else {"min_confidence": 0, "flow_threshold": max(flow_threshold, 0)}
+    if flow_threshold == CELLPOSE_FLOW_THRESHOLD:
+        return {}
+    return {"min_confidence": 0, "flow_threshold": max(flow_threshold, 0)}
 
 
 def probability_threshold(logit: float) -> float:

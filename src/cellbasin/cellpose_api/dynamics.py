@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from cellbasin.cellpose.thresholds import probability_threshold
+from cellbasin.cellpose.thresholds import CELLPOSE_FLOW_THRESHOLD, probability_threshold
 from cellbasin.cellpose_api.arrays import as_masks
 from cellbasin.conventions import CONVENTIONS
 from cellbasin.dynamics import judge, segment_flows
@@ -63,7 +63,7 @@ def compute_masks(
     p: Any = None,
     niter: int | None = 200,
     cellprob_threshold: float = 0.0,
-    flow_threshold: float | None = 0.4,
+    flow_threshold: float | None = CELLPOSE_FLOW_THRESHOLD,
     interp: bool = True,
     do_3D: bool = False,
     min_size: int = 15,

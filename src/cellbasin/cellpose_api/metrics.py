@@ -23,7 +23,7 @@ def average_precision(
     lists = isinstance(masks_true, list)
     truths, found = (masks_true, masks_pred) if lists else ([masks_true], [masks_pred])
     if len(truths) != len(found):
-        raise ValueError(f"found {len(truths)} true and {len(found)} predicted masks, expected as many of both")
+        raise ValueError(f"found {len(truths)} true and {len(found)} predicted masks, expected the same number of each")
     rows = [own.match(_labels(t), _labels(p), thresholds) for t, p in zip(truths, found, strict=True)]
     table = np.array([[(m.average_precision, m.tp, m.fp, m.fn) for m in row] for row in rows], np.float32)
     ap, tp, fp, fn = np.moveaxis(table if lists else table[0], -1, 0)

@@ -10,7 +10,7 @@ import numpy as np
 
 from cellbasin.cellpose import images
 from cellbasin.cellpose.networks import STAND_INS, find_network
-from cellbasin.cellpose.thresholds import judged_by, probability_threshold
+from cellbasin.cellpose.thresholds import CELLPOSE_FLOW_THRESHOLD, judged_by, probability_threshold
 from cellbasin.cellpose_api.arrays import arranged, as_masks, channel_pair, has_planes, own_value, picked
 from cellbasin.cellpose_api.core import use_gpu
 from cellbasin.cellpose_api.dynamics import LARGEST, not_too_large
@@ -202,7 +202,7 @@ def _segment_one(
     invert: bool = False,
     rescale: float | None = None,
     diameter: float | None = None,
-    flow_threshold: float | None = 0.4,
+    flow_threshold: float | None = CELLPOSE_FLOW_THRESHOLD,
     cellprob_threshold: float = 0.0,
     mask_threshold: float | None = None,
     do_3D: bool = False,

@@ -99,7 +99,7 @@ def _readers(
     pictures: list[Any] = list(images) if images is not None else [partial(imread, name) for name in files or ()]
     masks: list[Any] = list(labels) if labels is not None else [read_labels(name) for name in label_files or ()]
     if len(pictures) != len(masks):
-        raise ValueError(f"found {len(pictures)} images and {len(masks)} labels, expected as many of both")
+        raise ValueError(f"found {len(pictures)} images and {len(masks)} labels, expected the same number of each")
     names = list(files) if files is not None else [f"image {n}" for n in range(len(pictures))]
     return [
         partial(_annotated, picture, mask, name, channels, channel_axis)

@@ -33,7 +33,7 @@ IgnoreOption = Annotated[
         name="--ignore-label",
         **one_word(int, "a label number or none", {"none": None}),
         metavar="N|none",
-        help="True pixels with this label do not count.",
+        help="Pixels annotated with this label are not scored.",
     ),
 ]
 
@@ -55,7 +55,7 @@ def evaluate(  # noqa: PLR0913
         ),
     ] = "auto",
     source: Annotated[tuple[str, ...], words("NAME[,...]", "Only these sources.")] = (),
-    limit: Annotated[int | None, Parameter(metavar="N", help="At most so many images of each source.")] = None,
+    limit: Annotated[int | None, Parameter(metavar="N", help="At most N images of each source.")] = None,
     ignore: IgnoreOption = NOT_ANNOTATED,
     json_file: JsonOption = None,
     save: Annotated[Path | None, Parameter(metavar="DIR", help="Folder for the label images that were found.")] = None,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, make_dataclass
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 from cyclopts import Group, Parameter, Token
 
-from cellbasin.options import Options
+from cellbasin.options import EngineName, Options, PrecisionName
 
 if TYPE_CHECKING:
     from cellbasin.model import Model
@@ -143,14 +143,12 @@ class ModelFlags:
             help="Average with the model's further networks, those called NAME-2, NAME-3, ...: slower, better.",
         ),
     ] = False
-    engine: Annotated[
-        Literal["auto", "openvino", "torch"], Parameter(group=WITH, help="What computes the network.")
-    ] = "auto"
+    engine: Annotated[EngineName, Parameter(group=WITH, help="What runs the network.")] = "auto"
     precision: Annotated[
-        Literal["auto", "float32", "bf16", "int8"],
+        PrecisionName,
         Parameter(
             group=WITH,
-            help="Numbers that the network is computed in; 'cellbasin doctor' says what auto is here.",
+            help="Numerical precision of the network; 'cellbasin doctor' says what auto means here.",
         ),
     ] = "auto"
 

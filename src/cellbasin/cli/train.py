@@ -13,9 +13,9 @@ from cyclopts import Parameter
 from cellbasin.cli.console import DONE, Bar, CommandError, check_torch, make_folder, mention
 from cellbasin.cli.flags import CHANNELS, words
 from cellbasin.options import Options
+from cellbasin.training.recipe import RECIPES, Recipe
 
 if TYPE_CHECKING:
-    from cellbasin.training.recipe import Recipe
     from cellbasin.weights import Architecture, Weights
 
 EXAMPLES = """Examples:
@@ -42,7 +42,7 @@ class RecipeFlags:
         str,
         Parameter(
             metavar="NAME",
-            help="All settings of the run, by name: default, general, strict, nuclei, research, paper.",
+            help=f"All settings of the run, by name: {', '.join(RECIPES)}.",
         ),
     ] = "default"
     minutes: Annotated[float | None, Parameter(help="Length of the run in minutes of training.")] = None
@@ -50,20 +50,18 @@ class RecipeFlags:
     exclude: Annotated[tuple[str, ...], words("SOURCE[,...]", "Sources to leave out besides the recipe's.")] = ()
     only: Annotated[tuple[str, ...], words("SOURCE[,...]", "The only sources to learn from: for a specialist.")] = ()
     learning_rate: Annotated[
-        float | None, Parameter(help="Highest rate of learning, after warming up. Default: the recipe's.")
+        float | None, Parameter(help="Peak learning rate, after the warm-up. Default: the recipe's.")
     ] = None
     seed: Annotated[
         int | None,
         Parameter(
-            help="Seed of everything random. Default: how many networks the one to go on from goes back to, so that "
-            "none sees the crops of another.",
+            help="Seed of everything random. Default: the number of training runs behind the model of --from, so that "
+            "each sees other crops.",
         ),
     ] = None
 
     def settings(self, start: Weights | None) -> Recipe:
         """The recipe of a run that goes on from a network."""
-        from cellbasin.training.recipe import RECIPES
-
         if self.recipe not in RECIPES:
             raise CommandError(f"found no recipe {self.recipe!r}, expected one of {', '.join(RECIPES)}")
         if self.minutes is not None and self.epochs is not None:
@@ -103,14 +101,15 @@ def train(
     ],
     start: Annotated[
         str | None,
-        Parameter(name="--from", metavar="MODEL", help="Model to go on from; default: from nothing."),
+        Parameter(name="--from", metavar="MODEL", help="Model to fine-tune. Default: train from scratch."),
     ] = None,
     network: Annotated[
         str | None, Parameter(metavar="half|paper", help="Architecture, without --from. Default: half.")
     ] = None,
     recipe: Annotated[RecipeFlags | None, Parameter(name="*")] = None,
     session_minutes: Annotated[
-        float | None, Parameter(help="Stop after so long with a checkpoint, to go on another day.")
+        float | None,
+        Parameter(metavar="MINUTES", help="End this session after so long with a checkpoint, to go on later."),
     ] = None,
     validate_every: Annotated[float, Parameter(metavar="MINUTES", help="Time between validations; 0 for none.")] = 15.0,
     channels: Annotated[

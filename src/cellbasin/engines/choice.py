@@ -11,13 +11,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 from cellbasin.engines.hardware import Hardware
 from cellbasin.engines.protocol import EngineError
+from cellbasin.options import EngineName, PrecisionName
 from cellbasin.weights import Card
 
-ENGINES = ("auto", "openvino", "torch")
-PRECISIONS = ("auto", "float32", "bf16", "int8")
+ENGINES: tuple[str, ...] = get_args(EngineName)
+PRECISIONS: tuple[str, ...] = get_args(PrecisionName)
 
 
 @dataclass(frozen=True, slots=True)

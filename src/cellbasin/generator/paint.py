@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from cellbasin.generator.layout import Cells, Layout, Outline, sow
 from cellbasin.generator.noise import Field, between, smooth_noise
+from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, select
 
 Labels = NDArray[np.int32]
 SMALLEST = 15  # pixels; smaller pieces are no cells
@@ -60,37 +61,9 @@ def tidy(labels: NDArray[np.integer], smallest: int = SMALLEST) -> tuple[Labels,
     >>> tidy(np.array([[7, 7, 0, 7]]), smallest=2)[0]
     array([[1, 1, 0, 0]], dtype=int32)
     """
-    kept = np.zeros(labels.shape, np.int32)
-    old: list[int] = []
-    full = np.ones((3,) * labels.ndim)
-    for value, window in enumerate(ndimage.find_objects(labels), start=1):
-        if window is None:
-            continue
-        mask = labels[window] == value
-        pieces, number = ndimage.label(mask, full)
-        if number > 1:
-            mask = pieces == 1 + np.argmax(np.bincount(pieces.ravel())[1:])
-        if np.count_nonzero(mask) >= smallest:
-            old.append(value)
-            kept[window][mask] = len(old)
-    _fill_pinholes(kept, smallest)
-    return kept, np.array(old, np.intp)
-
-
-def _fill_pinholes(labels: Labels, smallest: int) -> None:
-    """Give background pieces under `smallest` px that lie within one object to that object, in place."""
-    gaps, _ = ndimage.label(labels == 0)
-    sizes = np.bincount(gaps.ravel())
-    windows = ndimage.find_objects(gaps)
-    for gap in np.flatnonzero(sizes < smallest):
-        if gap == 0 or windows[gap - 1] is None:
-            continue
-        window = tuple(slice(max(0, s.start - 1), s.stop + 1) for s in windows[gap - 1])
-        hole = gaps[window] == gap
-        at_border = any(s.start == 0 or s.stop == n for s, n in zip(windows[gap - 1], labels.shape, strict=True))
-        around = np.unique(labels[window][ndimage.binary_dilation(hole) & ~hole])
-        if len(around) == 1 and not at_border:
-            labels[window][hole] = around[0]
+    whole = keep_largest_piece(labels)
+    wanted = areas(whole) >= max(smallest, 1)
+    return fill_small_holes(select(whole, wanted), smallest), np.flatnonzero(wanted) + 1
 
 
 def _body_depth(outline: Outline, cells: Cells, k: int, y: Field, x: Field) -> Field:

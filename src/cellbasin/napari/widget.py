@@ -60,7 +60,7 @@ class SegmentWidget(QWidget):
         self._source: tuple[Any, bool] = (None, False)
         self._listed: Any = None  # the layer whose channels are listed
         self.layer, self.axes, self.primary, self.nuclei = (QComboBox() for _ in range(4))
-        self.plane, self.model = QCheckBox("only the plane in sight"), ModelChoice()
+        self.plane, self.model = QCheckBox("current plane only"), ModelChoice()
         self.first = OptionsForm(_FIRST)
         self.more = OptionsForm([f.name for f in fields(Options) if f.name not in (*_FROM_LAYER, *_FIRST)])
         self.maps = {name: QCheckBox(f"add {name} as a layer") for name in MAPS}

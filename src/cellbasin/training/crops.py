@@ -8,11 +8,13 @@ image's border the network must lead to a centre that can be found.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 from numpy.random import Generator
+from scipy import ndimage
 
 from cellbasin.flows import labels_to_flows
 from cellbasin.training.dataset import FLOW_UNIT, Level, TrainingImage
@@ -47,7 +49,7 @@ def draw_crop(source: TrainingImage, size: int, recipe: Recipe, rng: Generator) 
     for c in range(2):
         if mix[c].any():
             if apart > 1:
-                blur(image[c], rng.uniform(0.3, 0.8) * apart, 0)
+                _blur(image[c], (rng.uniform(0.3, 0.8) * apart, 0))
             vary_intensity(image[c], float(low_high[c, 0]), float(low_high[c, 1]), recipe, rng)
     if apart > 1:
         draw_planes_apart(image, apart)
@@ -143,7 +145,7 @@ def vary_intensity(image: np.ndarray, low: float, high: float, recipe: Recipe, r
         _power(image, np.float32(np.exp(rng.normal(0, recipe.gamma))))
     if rng.random() < recipe.blur:
         sigma = np.exp(rng.uniform(np.log(0.5), np.log(2.5), 2)) * (rng.random(2) < 0.75)
-        blur(image, sigma[0], sigma[1])
+        _blur(image, sigma.tolist())
     if rng.random() < recipe.noise:
         strength = np.exp(rng.uniform(np.log(0.01), np.log(0.2)))
         shot = rng.random() < 0.5
@@ -152,19 +154,6 @@ def vary_intensity(image: np.ndarray, low: float, high: float, recipe: Recipe, r
         gain, offset = np.exp(rng.normal(0, recipe.contrast)), rng.normal(0, recipe.contrast / 2)
         np.multiply(image, np.float32(gain), out=image)
         np.add(image, np.float32(offset), out=image)
-
-
-def blur(image: np.ndarray, sigma_y: float, sigma_x: float) -> None:
-    """Gaussian blur of (Y, X) float32 in place, reflecting at the border; sigma in pixels, 0 = none along that axis."""
-    for view, sigma in ((image, sigma_x), (image.T, sigma_y)):
-        if sigma > 0.2:
-            reach = int(np.ceil(2.5 * sigma))
-            kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
-            padded = np.pad(view, ((0, 0), (reach, reach)), "reflect")
-            total = np.zeros_like(view)
-            for k, weight in enumerate(kernel / kernel.sum()):
-                total += np.float32(weight) * padded[:, k : k + view.shape[1]]
-            view[:] = total
 
 
 def draw_planes_apart(image: np.ndarray, apart: float) -> None:
@@ -255,3 +244,8 @@ def _look(image, labels, flow, mix, matrix, turn, out, target):  # type: ignore[
             target[0, i, j] = turn[0, 0] * vy + turn[1, 0] * vx
             target[1, i, j] = turn[0, 1] * vy + turn[1, 1] * vx
     return seen
+
+
+def _blur(image: np.ndarray, sigma: Sequence[float]) -> None:
+    """Gaussian blur of (Y, X) in place; sigma along Y and X, pixels."""
+    ndimage.gaussian_filter(image, sigma, mode="mirror", truncate=2.5, output=image)

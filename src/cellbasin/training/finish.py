@@ -66,7 +66,7 @@ def finish(
     if not weights.card.confidence:
         tell(f"no confidence, for which {ENOUGH} objects in validation images are needed: objects are judged by flows")
     if not weights.card.novelty:
-        tell(f"images unlike those learned from will not be told, for which {FEWEST} validation images are needed")
+        tell(f"images unlike those of the training cannot be flagged, for which {FEWEST} validation images are needed")
     return weights
 
 

@@ -11,9 +11,9 @@ import numpy as np
 from cellbasin.evaluation import read_pair
 from cellbasin.io import ReadError, Record, read_index
 from cellbasin.training.dataset import Annotated, split_groups
+from cellbasin.training.recipe import VALIDATION
 
 SPLITS = ("train", "validation", "test", "all")
-VALIDATION = 0.12  # part of the training images, by whole groups
 
 
 def select_records(
@@ -95,6 +95,7 @@ def _primary(record: Record, planes: np.ndarray) -> np.ndarray:
     """Refuse to guess which channel shows the cells."""
     if len(planes) > 1:
         raise ReadError(
-            f"{record.image}: found {len(planes)} channels; say which shows the cells with --channels PRIMARY[,NUCLEAR]"
+            f"{record.image}: found {len(planes)} channels; say which shows the cells with the option channels, "
+            "PRIMARY[,NUCLEAR]"
         )
     return planes

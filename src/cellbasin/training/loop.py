@@ -301,7 +301,8 @@ class _Run:
         for name, begun in saved["origin"].items():
             if begun != (here := self.origin[name]):
                 raise TrainingError(
-                    f"{self.checkpoint} was begun with {name} {begun}, not {here}: give that, or another file to write"
+                    f"{self.checkpoint} was begun with {name} {begun}, not {here}: use that again, or write to another "
+                    "file"
                 )
         for name in ("network", "average", "optimizer"):
             getattr(self, name).load_state_dict(saved[name])

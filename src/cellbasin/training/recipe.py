@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 
 from cellbasin.options import NOT_ANNOTATED
 
+VALIDATION = 0.12  # part of the training images, by whole groups
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
@@ -43,7 +45,7 @@ class Recipe:
     balance: float = 0.5
     generated: float = 0.2
     generated_until: float = 0.5
-    validation: float = 0.12
+    validation: float = VALIDATION
     exclude: tuple[str, ...] = ()
     only: tuple[str, ...] = ()
     ignore_label: int = NOT_ANNOTATED
