@@ -48,7 +48,14 @@ def load_model(
 
 
 class Model(Predictor):
-    """One network, or an ensemble whose maps are averaged, ready to segment."""
+    """One network, or an ensemble whose maps are averaged, ready to segment.
+
+    >>> from cellbasin import generate, load_model
+    >>> sample = generate("nuclei", (96, 96), seed=1)
+    >>> found = load_model().segment(sample.image[0])
+    >>> bool(abs(found.labels.max() - sample.labels.max()) <= 2)
+    True
+    """
 
     def segment(
         self,

@@ -26,6 +26,12 @@ class Segmentation:
     provenance: program, version, models (name and sha256), engine, precision, options, image, seconds, and more; of an
     image or a volume of one plane novelty: how far its style is from those learned from, and whether that is unlike
     them (`novelty.py`); of a volume anisotropy and anisotropy_source.
+
+    >>> labels, flow = np.ones((4, 5), np.int32), np.zeros((2, 4, 5), np.float32)
+    >>> objects = {"label": np.array([1])}
+    >>> found = Segmentation(labels, flow, np.ones((4, 5), np.float32), np.zeros(256), 5.0, objects, {})
+    >>> len(found)
+    1
     """
 
     labels: np.ndarray

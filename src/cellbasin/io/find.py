@@ -133,6 +133,13 @@ def find_pairs(folder: str | os.PathLike[str]) -> list[tuple[Path, Path]]:
     Raises
     ------
     ReadError when the folder is missing, holds no image, or an image has no labels.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("b.tif", "b_masks.tif", "a2.png", "a2_masks.png", "a10.png", "a10_masks.png"):
+    ...         (Path(folder) / name).touch()
+    ...     [image.name for image, labels in find_pairs(folder)]
+    ['a2.png', 'a10.png', 'b.tif']
     """
     images = find_images([folder])
     labels = [_labels_of(image) for image in images]
@@ -163,6 +170,14 @@ def read_index(folder: str | os.PathLike[str], split: str | None = None) -> list
     Raises
     ------
     ReadError when something is missing.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name in ("train", "train/a.tif", "train/a_masks.tif", "test", "test/b.tif", "test/b_masks.tif"):
+    ...         path = Path(folder) / name
+    ...         path.touch() if path.suffix else path.mkdir()
+    ...     [(record.split, record.name) for record in read_index(folder)]
+    [('train', 'a'), ('test', 'b')]
     """
     folder = Path(folder)
     if not folder.is_dir():

@@ -206,6 +206,14 @@ def save(
     ------
     WriteError when a file cannot be written (those before it are whole); ValueError for an unknown name, or one that
     is not to be had of volumes or without a package.
+
+    >>> import tempfile
+    >>> from cellbasin import generate, load_model
+    >>> image = generate("nuclei", (96, 96), seed=1).image[0]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     paths = save(load_model().segment(image), image, folder + "/cells", ("labels", "table"))
+    ...     [path.name for path in paths.values()]
+    ['cells_masks.tif', 'cells_objects.csv']
     """
     names = check_outputs(what)
     image = _segmented(image, result)

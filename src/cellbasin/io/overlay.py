@@ -62,6 +62,9 @@ def display(image: np.ndarray | Image, channels: tuple[int, ...] | None = None) 
     Raises
     ------
     ValueError when the image has planes, or not all channels that are asked for.
+
+    >>> display(np.arange(12, dtype=np.uint16).reshape(3, 4))[2, 3]
+    array([255, 255, 255], dtype=uint8)
     """
     image = as_image(image)
     if image.spatial_axes != "YX":

@@ -115,6 +115,12 @@ def count_positions(path: str | os.PathLike[str]) -> int:
     Raises
     ------
     ReadError as `read_image`.
+
+    >>> import tempfile, tifffile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tifffile.imwrite(folder + "/cells.tif", np.zeros((5, 8, 9), np.uint8))
+    ...     count_positions(folder + "/cells.tif")
+    1
     """
     path = Path(path)
     with _read_errors(path):
@@ -129,7 +135,11 @@ def count_positions(path: str | os.PathLike[str]) -> int:
 
 
 def is_zarr(path: Path) -> bool:
-    """Whether a folder is a Zarr group or array."""
+    """Whether a folder is a Zarr group or array.
+
+    >>> is_zarr(Path("."))
+    False
+    """
     return path.is_dir() and any((path / marker).is_file() for marker in _ZARR_MARKERS)
 
 
@@ -169,6 +179,12 @@ def read_labels(path: str | os.PathLike[str]) -> np.ndarray:
     Raises
     ------
     ReadError as `read_image`, and for colour pictures, negative or fractional values.
+
+    >>> import tempfile, tifffile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     tifffile.imwrite(folder + "/cells_masks.tif", np.eye(5, dtype=np.uint16))
+    ...     read_labels(folder + "/cells_masks.tif").max()
+    np.int32(1)
     """
     path = Path(path)
     if path.name.endswith("_seg.npy") and path.is_file():

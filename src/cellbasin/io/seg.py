@@ -175,6 +175,13 @@ def write_seg(
     Raises
     ------
     WriteError when the file cannot be written; ValueError for shapes that do not fit together.
+
+    >>> import tempfile
+    >>> labels, flow = np.ones((4, 5), np.int32), np.zeros((2, 4, 5), np.float32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_seg(folder + "/cells_seg.npy", labels, flow, np.ones((4, 5), np.float32), 5.0, "cells.tif")
+    ...     read_seg(folder + "/cells_seg.npy").diameter
+    5.0
     """
     if labels.ndim not in (2, 3) or flow.shape != (labels.ndim, *labels.shape) or probability.shape != labels.shape:
         raise ValueError(

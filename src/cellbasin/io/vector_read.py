@@ -81,6 +81,15 @@ def read_rois(path: str | os.PathLike[str], shape: Sequence[int], points: Points
     Raises
     ------
     ReadError when the file is missing, damaged, too large, or has regions that are no areas.
+
+    >>> import tempfile
+    >>> from cellbasin.io import write_rois
+    >>> labels = np.zeros((8, 9), np.int32)
+    >>> labels[2:5, 3:7] = 2
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_rois(folder + "/cells.zip", labels)
+    ...     bool((read_rois(folder + "/cells.zip", labels.shape) == labels).all())
+    True
     """
     path = Path(path)
     try:

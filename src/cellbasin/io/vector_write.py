@@ -84,6 +84,12 @@ def write_rois(path: str | os.PathLike[str], labels: np.ndarray) -> None:
     Raises
     ------
     WriteError when the file cannot be written; ValueError for volumes.
+
+    >>> import tempfile, zipfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_rois(folder + "/cells.zip", np.ones((4, 5), np.int32))
+    ...     zipfile.ZipFile(folder + "/cells.zip").namelist()
+    ['1.roi']
     """
     from cellbasin.outlines import trace_outlines
 
@@ -114,6 +120,13 @@ def write_geojson(
     Raises
     ------
     WriteError when the file cannot be written; ValueError for volumes, or when an object is not in the table.
+
+    >>> import json, tempfile
+    >>> from pathlib import Path
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_geojson(folder + "/cells.geojson", np.ones((4, 5), np.int32))
+    ...     json.loads(Path(folder, "cells.geojson").read_text())["features"][0]["geometry"]["type"]
+    'Polygon'
     """
     from cellbasin.outlines import trace_polygons
 

@@ -109,6 +109,12 @@ def write_flows(
     Raises
     ------
     WriteError when the file cannot be written; ValueError when the shapes do not fit.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_flows(folder + "/cells_flows.tif", np.zeros((2, 5, 6), np.float32), np.ones((5, 6), np.float32))
+    ...     tifffile.imread(folder + "/cells_flows.tif").shape
+    (3, 5, 6)
     """
     if flow.shape != (probability.ndim, *probability.shape) or probability.ndim not in (2, 3):
         raise ValueError(
@@ -213,6 +219,10 @@ def write_parquet(path: str | os.PathLike[str], table: Mapping[str, np.ndarray])
     ------
     WriteError when the file cannot be written or pyarrow is not installed; ValueError when the columns differ in
         length.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:  # doctest: +SKIP
+    ...     write_parquet(folder + "/cells.parquet", {"label": np.array([1, 2]), "area": np.array([80, 95])})
     """
     try:
         import pyarrow
@@ -257,11 +267,24 @@ def write_overlay(
     Raises
     ------
     WriteError when the file cannot be written; ValueError when the image does not fit the labels.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_overlay(folder + "/cells.png", np.zeros((9, 9)), np.ones((9, 9), np.int32))
+    ...     sorted(path.name for path in Path(folder).iterdir())
+    ['cells.png']
     """
     write_picture(path, overlay(image, labels, channels))
 
 
 def write_picture(path: str | os.PathLike[str], picture: np.ndarray) -> None:
-    """Write a picture uint8 (Y, X, 3) as PNG; raises WriteError when the file cannot be written."""
+    """Write a picture uint8 (Y, X, 3) as PNG; raises WriteError when the file cannot be written.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_picture(folder + "/red.png", np.full((4, 4, 3), (255, 0, 0), np.uint8))
+    ...     Path(folder, "red.png").read_bytes()[1:4]
+    b'PNG'
+    """
     with atomic(path) as temporary:
         Pillow.fromarray(picture).save(temporary, format="PNG", compress_level=4)
