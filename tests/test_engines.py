@@ -216,7 +216,7 @@ class TestInt8:
     def test_intolerance_and_progress(self) -> None:
         told: list[float] = []
         small = random_weights(Architecture(channels=(16,), refine=0))
-        assert calibrate(small, random_tiles(1, 2, 32, 32), tolerance=0.0, progress=told.append) == {}
+        assert calibrate(small, random_tiles(1, 2, 32, 32), tolerance=0.0, tell=told.append) == {}
         assert told == sorted(told) and told[-1] == 1
 
     def test_no_crops(self, half: Weights) -> None:

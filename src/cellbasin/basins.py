@@ -6,7 +6,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from cellbasin.parallel import Tell, nobody, parallel_map
+from cellbasin.parallel import Tell, ignore_progress, parallel_map
 from cellbasin.scratch import Allocate, in_memory
 
 _DENSE = 3  # pixels that must end at a place for it to belong to a basin (paper)
@@ -24,7 +24,7 @@ def find_basins(
     steps: int,
     smallest: int,
     allocate: Allocate = in_memory,
-    tell: Tell = nobody,
+    tell: Tell = ignore_progress,
 ) -> NDArray[np.int32]:
     """Label every pixel inside with the basin that it ends in (0: in none).
 

@@ -19,7 +19,7 @@ from cellbasin.dynamics import BORDER_LENIENCY, STEPS, FlowSegmentation, flow_er
 from cellbasin.flows import quick_flows
 from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, select
 from cellbasin.options import Options
-from cellbasin.parallel import Tell, between, nobody, parallel_map
+from cellbasin.parallel import Tell, ignore_progress, parallel_map, subrange
 from cellbasin.scratch import Allocate, in_memory
 
 _BINS = 64
@@ -33,7 +33,7 @@ def composed_flows(
     labels: NDArray[np.int32],
     allocate: Allocate = in_memory,
     weights: Sequence[float] = (1, 1, 1),
-    tell: Tell = nobody,
+    tell: Tell = ignore_progress,
 ) -> NDArray[np.float32]:
     """Average the 2D flows of the slices of labelled objects, as `slices.py` averages the network's.
 
@@ -63,7 +63,7 @@ def composed_flows(
                 targets[0][n] += np.float32(shares[0]) * own[0]
                 targets[1][n] += np.float32(shares[1]) * own[1]
 
-        parallel_map(add, range(len(across)), between(tell, axis / 3, (axis + 1) / 3))
+        parallel_map(add, range(len(across)), subrange(tell, axis / 3, (axis + 1) / 3))
     return flow
 
 
@@ -87,7 +87,7 @@ def segment_composed(
     border_leniency: float = BORDER_LENIENCY,
     allocate: Allocate = in_memory,
     weights: Sequence[float] = (1, 1, 1),
-    tell: Tell = nobody,
+    tell: Tell = ignore_progress,
 ) -> FlowSegmentation:
     """Find the objects that averaged flows (3, Z, Y, X) of cubes lead to.
 
@@ -98,12 +98,12 @@ def segment_composed(
     weights: of the directions that the flows were averaged over; tell: called with the part that is done.
     """
     smallest, threshold = max(1, options.min_size), options.probability_threshold
-    labels = find_basins(flow, probability, threshold, step, STEPS, smallest, allocate, between(tell, 0, 0.4))
+    labels = find_basins(flow, probability, threshold, step, STEPS, smallest, allocate, subrange(tell, 0, 0.4))
     labels = keep_largest_piece(labels)
     tell(0.5)
     labels = keep_largest_piece(trim_surfaces(select(labels, areas(labels) >= smallest), probability, options))
     labels = fill_small_holes(select(labels, not_small(labels, options)), smallest)
-    own = composed_flows(labels, allocate, weights, between(tell, 0.6, 0.9))
+    own = composed_flows(labels, allocate, weights, subrange(tell, 0.6, 0.9))
     found = FlowSegmentation(labels, flow_errors(labels, flow, own))
     return judge(found, _LENIENCE * options.largest_flow_error(), max(1.0, _BORDER * border_leniency))
 

@@ -16,7 +16,7 @@ from cellbasin.basins import find_basins
 from cellbasin.flows import quick_flows
 from cellbasin.labels import areas, fill_small_holes, keep_largest_piece, select, touches_border
 from cellbasin.options import FLOW_THRESHOLD, MIN_SIZE, PROBABILITY_THRESHOLD
-from cellbasin.parallel import Tell, between, nobody
+from cellbasin.parallel import Tell, ignore_progress, subrange
 
 # What the border cuts off is known to the network, not to the shape (validation AP@0.5 .745 → .772 over images).
 BORDER_LENIENCY = 2.0
@@ -75,7 +75,7 @@ def segment_flows(  # noqa: PLR0913
     step: float = 1.0,
     steps: int = STEPS,
     own_flows: Callable[[NDArray[np.int32], Tell], NDArray[np.float32]] = quick_flows,
-    tell: Tell = nobody,
+    tell: Tell = ignore_progress,
 ) -> FlowSegmentation:
     """Find the objects that flows lead to (paper, Methods, "Mask recovery from vector flows").
 
@@ -122,7 +122,7 @@ def segment_flows(  # noqa: PLR0913
         return FlowSegmentation(np.zeros(probability.shape, np.int32), np.zeros(0))
     flow = np.ascontiguousarray(flow, np.float32)
     probability = np.ascontiguousarray(probability, np.float32)
-    first, second = between(tell, 0, 0.5), between(tell, 0.5, 1)
+    first, second = subrange(tell, 0, 0.5), subrange(tell, 0.5, 1)
     labels = find_basins(flow, probability, probability_threshold, step, steps, min_size, tell=first)
     labels = keep_largest_piece(labels)
     labels = fill_small_holes(select(labels, areas(labels) >= max(min_size, 1)), min_size)

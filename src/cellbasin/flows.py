@@ -15,7 +15,7 @@ from cellbasin.centroid_heat import centroid_flows as heat_of_centroids
 from cellbasin.heat import object_flows
 from cellbasin.label_kernels import find_boxes
 from cellbasin.labels import relabel, split_pieces
-from cellbasin.parallel import Tell, between, nobody, parallel_map, thread_count
+from cellbasin.parallel import Tell, ignore_progress, parallel_map, subrange, thread_count
 from cellbasin.resize import resize
 
 _DETAIL = 64  # pixels; networks see objects of 30, and what they find is compared at that scale, not at a finer one
@@ -23,7 +23,9 @@ _SWOLLEN = 1.25  # times its area: an object that has grown more on a coarse gri
 _TABLE_LIMIT = 1 << 22  # label values up to here index a table directly; with larger ones all are renumbered first
 
 
-def labels_to_flows(labels: NDArray[np.integer], detail: int | None = None, tell: Tell = nobody) -> NDArray[np.float32]:
+def labels_to_flows(
+    labels: NDArray[np.integer], detail: int | None = None, tell: Tell = ignore_progress
+) -> NDArray[np.float32]:
     """Return the flows of labelled objects (paper, Methods, "Vector gradient representation of masks").
 
     Every connected piece of a label is an object of its own and is computed alone: its flow depends neither on
@@ -63,7 +65,7 @@ def labels_to_flows(labels: NDArray[np.integer], detail: int | None = None, tell
     return flow
 
 
-def quick_flows(labels: NDArray[np.integer], tell: Tell = nobody) -> NDArray[np.float32]:
+def quick_flows(labels: NDArray[np.integer], tell: Tell = ignore_progress) -> NDArray[np.float32]:
     """Return flows to judge found objects by: as `labels_to_flows`, in images without more detail than a network sees.
 
     >>> float(quick_flows(np.ones((1, 400), np.int32))[1, 0, 0])
@@ -72,7 +74,7 @@ def quick_flows(labels: NDArray[np.integer], tell: Tell = nobody) -> NDArray[np.
     return labels_to_flows(labels, _DETAIL if labels.ndim == 2 else None, tell)
 
 
-def centroid_flows(labels: NDArray[np.int32], tell: Tell = nobody) -> NDArray[np.float32]:
+def centroid_flows(labels: NDArray[np.int32], tell: Tell = ignore_progress) -> NDArray[np.float32]:
     """Return the flows that Cellpose 3 computes of found objects on a processor, to judge its networks' as it does.
 
     labels: (Y, X), 1..N and 0 for background. Returns float32 (2, Y, X): along the heat's own gradient to the pixel
@@ -94,7 +96,7 @@ def _fill_flows(
     flow: NDArray[np.float32],
     kernel: Callable[..., NDArray[np.bool_]] = object_flows,
     detail: int | None = None,
-    tell: Tell = nobody,
+    tell: Tell = ignore_progress,
 ) -> NDArray[np.bool_]:
     """Write the flows of the labels that are one piece and tell which are not, bool (largest label + 1,)."""
     shape3 = (1,) * (3 - labels.ndim) + labels.shape
@@ -112,8 +114,10 @@ def _fill_flows(
     torn = np.zeros(len(counts), bool)
     large = np.flatnonzero((counts > 0) & (cells >= 2))
     half = 0.5 if large.size else 0.0
-    torn[large] = parallel_map(fill_coarsely, large.tolist(), between(tell, 0, half))
-    for found in parallel_map(fill, _groups(boxes, np.flatnonzero((counts > 0) & (cells < 2))), between(tell, half, 1)):
+    torn[large] = parallel_map(fill_coarsely, large.tolist(), subrange(tell, 0, half))
+    for found in parallel_map(
+        fill, _groups(boxes, np.flatnonzero((counts > 0) & (cells < 2))), subrange(tell, half, 1)
+    ):
         torn[found] = True
     return torn
 

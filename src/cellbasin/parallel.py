@@ -18,12 +18,18 @@ _pool: ThreadPoolExecutor | None = None
 _inside = threading.local()
 
 
-def nobody(part: float) -> None:
-    """Is told how far the work is, and does not care."""
+def ignore_progress(part: float) -> None:
+    """The `Tell` of work that nobody watches."""
 
 
-def between(tell: Tell, first: float, last: float) -> Tell:
-    """Tells of the whole where its part from `first` to `last` is told of."""
+def subrange(tell: Tell, first: float, last: float) -> Tell:
+    """The `Tell` of a step that takes the work from its part `first` to `last`.
+
+    >>> told: list[float] = []
+    >>> subrange(told.append, 0.5, 1.0)(0.5)
+    >>> told
+    [0.75]
+    """
     return lambda part: tell(first + part * (last - first))
 
 
@@ -40,7 +46,7 @@ def thread_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def parallel_map(function: Callable[[T], R], items: Iterable[T], tell: Tell = nobody) -> list[R]:
+def parallel_map(function: Callable[[T], R], items: Iterable[T], tell: Tell = ignore_progress) -> list[R]:
     """Apply a function to every item on the package's threads and return the results in the order of the items.
 
     tell: called here with the part 0..1 that is done; where it raises, what has not begun is not done.

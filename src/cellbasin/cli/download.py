@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from cellbasin.cli.console import CommandError
-from cellbasin.parallel import Tell, nobody
+from cellbasin.parallel import Tell, ignore_progress
 from cellbasin.version import VERSION
 
 LARGEST = 500 * 10**6  # bytes
@@ -43,7 +43,7 @@ def check_sha256(text: str) -> str:
     return text.lower()
 
 
-def fetch(address: str, target: Path, sha256: str, tell: Tell = nobody) -> None:
+def fetch(address: str, target: Path, sha256: str, tell: Tell = ignore_progress) -> None:
     """Write what is at an address to `target`.
 
     sha256: of the wanted content; tell: called with the part 0..1 that is there. Raises CommandError, and leaves no

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from cellbasin.engines.graph import build_graph, probe_graph
 from cellbasin.engines.protocol import check_tiles
-from cellbasin.parallel import Tell, nobody, thread_count
+from cellbasin.parallel import Tell, ignore_progress, thread_count
 from cellbasin.weights import Weights
 
 COVERED = 0.99999  # of all values of an activation lie inside its range
@@ -24,19 +24,19 @@ def calibrate(
     crops: NDArray[np.float32],
     *,
     tolerance: float = TOLERANCE,
-    progress: Tell = nobody,
+    tell: Tell = ignore_progress,
 ) -> dict[str, float]:
     """The ranges for `Card.ranges`: {convolution: upper end of its input} for each convolution that int8 suits.
 
     crops: (N, inputs, Y, X) float32, a few hundred normalised crops as in training. A convolution whose int8 form
     alone, on some of the crops, changes flows or logit by more than `tolerance` of their variance is left out and
-    stays in bf16 or float32; these are the first ones, whose inputs have long tails. progress is told the part done.
+    stays in bf16 or float32; these are the first ones, whose inputs have long tails. tell is told the part done.
     Takes a minute or two. Raises ValueError for crops of another shape or dtype, or none.
     """
     check_tiles(crops, weights.card.architecture)
     if not len(crops):
         raise ValueError("found no crops to calibrate on: expected a few hundred")
-    ranges = _measure(weights, crops, progress)
+    ranges = _measure(weights, crops, tell)
     judged = crops[:: max(1, len(crops) // JUDGED)]
     expected = _maps(weights, {}, judged)
     kept: dict[str, float] = {}
@@ -44,7 +44,7 @@ def calibrate(
         error = _error(_maps(weights, {name: high}, judged), expected)
         if error <= tolerance:
             kept[name] = high
-        progress(0.5 + 0.5 * (n + 1) / len(ranges))
+        tell(0.5 + 0.5 * (n + 1) / len(ranges))
     return kept
 
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
-from cellbasin.model import Cancelled, Model, load_model
+from cellbasin.model import Model, Progress, load_model
 from cellbasin.options import Options
+from cellbasin.prediction import tell
 from cellbasin.weights import find_model
 
 from .results import Collected
 from .source import Source
-
-Tell = Callable[[str, float], bool]
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,13 +28,12 @@ class Job:
     options: Options
     maps: tuple[str, ...] = ()
 
-    def run(self, tell: Tell) -> Collected:
-        """Segment every frame; tell(stage, part 0..1) is called often, and where it says False, `Cancelled` is raised.
+    def run(self, progress: Progress) -> Collected:
+        """Segment every frame; progress(stage, part 0..1) is called often; `Cancelled` is raised where it says False.
 
         Raises what `load_model` and `Model.segment` raise.
         """
-        if not tell("loading the model", 0.0):
-            raise Cancelled("cancelled before the model was loaded")
+        tell(progress, "loading the model", 0.0)
         path = find_model(self.model)
         model = _model(path, path.stat().st_mtime_ns)
         options = self.options
@@ -45,12 +42,12 @@ class Job:
         collected, count = Collected(self.source, self.maps), len(self.source)
         for number, image in enumerate(self.source.frames(self.primary), 1):
             before = f"frame {number} of {count}: " if count > 1 else ""
-            collected.add(model.segment(image, options=options, progress=_with(before, tell)))
+            collected.add(model.segment(image, options=options, progress=_with(before, progress)))
         return collected
 
 
-def _with(before: str, tell: Tell) -> Tell:
-    return lambda stage, part: tell(before + stage, part)
+def _with(before: str, progress: Progress) -> Progress:
+    return lambda stage, part: progress(before + stage, part)
 
 
 @lru_cache(maxsize=2)

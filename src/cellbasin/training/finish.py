@@ -30,7 +30,7 @@ _CROP = 224
 _ALLOWED = {0.5: 0.003, 0.9: 0.01}
 _TRIED = 10  # training images, about
 _AGREEMENT = 0.98  # wanted of bf16 labels against float32's, average precision at IoU 0.9
-Tell = Callable[[str], None]
+Log = Callable[[str], None]
 Score = Callable[[Weights, Sequence[Record], str], tuple[Evaluation, list[np.ndarray]]]
 
 
@@ -41,7 +41,7 @@ def finish(
     records: Sequence[Record],
     own: Sequence[Record],
     recipe: Recipe,
-    tell: Tell = lambda line: None,
+    log: Log = lambda line: None,
     channels: tuple[int, ...] | None = None,
 ) -> Weights:
     """The weights with all that their card can hold.
@@ -50,23 +50,23 @@ def finish(
     images, in which a precision is tried where there are none to validate on; channels: of records whose layout no
     index tells, as `read_folder` took them.
     """
-    tell("size model")
+    log("size model")
     weights = fit_size_model(weights, readers, recipe.ignore_label, recipe.seed)
-    tell("int8 ranges")
+    log("int8 ranges")
     card = replace(weights.card, ranges=calibrate(weights, _calibration_crops(images, recipe)))
     weights = replace(weights, card=card)
-    tell("precisions")
+    log("precisions")
     tried = records or own[:: max(1, len(own) // _TRIED)]
-    weights = _with_precisions(weights, tried, partial(_score, ignore=recipe.ignore_label, channels=channels), tell)
+    weights = _with_precisions(weights, tried, partial(_score, ignore=recipe.ignore_label, channels=channels), log)
     if records:
-        tell("confidence")
+        log("confidence")
         weights = fit_confidence(weights, records, recipe.ignore_label, channels)
-        tell("novelty")
+        log("novelty")
         weights = fit_novelty(weights, readers, records, recipe.ignore_label, recipe.seed, channels)
     if not weights.card.confidence:
-        tell(f"no confidence, for which {ENOUGH} objects in validation images are needed: objects are judged by flows")
+        log(f"no confidence, for which {ENOUGH} objects in validation images are needed: objects are judged by flows")
     if not weights.card.novelty:
-        tell(f"images unlike those of the training cannot be flagged, for which {FEWEST} validation images are needed")
+        log(f"images unlike those of the training cannot be flagged, for which {FEWEST} validation images are needed")
     return weights
 
 
@@ -75,7 +75,7 @@ def _calibration_crops(images: Sequence[TrainingImage], recipe: Recipe) -> np.nd
     return Sampler(images, recipe).draw(Stage(_CROP, _CROPS), CALIBRATION_BATCH)[0]
 
 
-def _with_precisions(weights: Weights, records: Sequence[Record], score: Score, tell: Tell) -> Weights:
+def _with_precisions(weights: Weights, records: Sequence[Record], score: Score, log: Log) -> Weights:
     """Accept the precisions that change nothing that matters in annotated images, and write down the proof."""
     accepted, proof = ["float32"], dict[str, Any]()
     if records:
@@ -85,7 +85,7 @@ def _with_precisions(weights: Weights, records: Sequence[Record], score: Score, 
             try:
                 found, labels = score(weights, records, precision)
             except EngineError as error:
-                tell(f"{precision}: not checked ({error})")
+                log(f"{precision}: not checked ({error})")
                 continue
             agreement = float(
                 np.mean([average_precision(a, b, (0.9,))[0] for a, b in zip(exact_labels, labels, strict=True)])
@@ -94,7 +94,7 @@ def _with_precisions(weights: Weights, records: Sequence[Record], score: Score, 
             near = all(abs(found.at(t)[0].mean - exact.at(t)[0].mean) < allowed for t, allowed in _ALLOWED.items())
             if near and (precision == "int8" or agreement >= _AGREEMENT):
                 accepted.append(precision)
-            tell(f"{precision}: {'accepted' if precision in accepted else 'not accepted'}, {proof[precision]}")
+            log(f"{precision}: {'accepted' if precision in accepted else 'not accepted'}, {proof[precision]}")
     scores = weights.card.scores | {"precisions": accepted, "validation": proof}
     return replace(weights, card=replace(weights.card, scores=scores))
 

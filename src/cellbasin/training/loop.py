@@ -41,7 +41,7 @@ class TrainingError(RuntimeError):
 
 
 @dataclass(slots=True)
-class Progress:
+class RunState:
     """Where a run is: optimiser steps, crops seen, seconds of training over all sessions, best validation score."""
 
     step: int = 0
@@ -153,7 +153,7 @@ class _Run:
                 norm.eval()
         self.average = deepcopy(self.network).requires_grad_(False)
         self.optimizer = _optimizer(self.network, recipe)
-        self.state = Progress()
+        self.state = RunState()
         self.sources = tuple(sorted({image.source for image in images}))
         own = sorted(image.content for image in images if image.source != GENERATED)
         self.images = f"{len(own)} ({hashlib.sha256(''.join(own).encode()).hexdigest()[:8]})"
@@ -306,7 +306,7 @@ class _Run:
                 )
         for name in ("network", "average", "optimizer"):
             getattr(self, name).load_state_dict(saved[name])
-        self.state = Progress(**saved["progress"])
+        self.state = RunState(**saved["progress"])
 
 
 def _norms(network: nn.Module) -> list[nn.BatchNorm2d]:
