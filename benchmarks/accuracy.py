@@ -26,14 +26,8 @@ from results import RESULTS, of_model
 from trust import Trust, evaluate_with_trust, table
 
 from cellbasin.atomic import atomic
-from cellbasin.evaluation import (
-    SHOWN,
-    Evaluation,
-    ImageScore,
-    channels_of,
-    limit_per_source,
-    read_pair,
-)
+from cellbasin.datasets import channels_of, limit_per_source, read_pair
+from cellbasin.evaluation import SHOWN, Evaluation, ImageScore
 from cellbasin.generator import generate
 from cellbasin.io import Record, display, read_index
 from cellbasin.labels import boundaries

@@ -16,8 +16,9 @@ from inputs import data_root
 from report import OUTPUT, markdown, publish
 from results import RESULTS, load
 
+from cellbasin.datasets import read_pair
 from cellbasin.dynamics import flows_to_labels
-from cellbasin.evaluation import SHOWN, Evaluation, read_pair, score_labels
+from cellbasin.evaluation import SHOWN, Evaluation, score_labels
 from cellbasin.flows import labels_to_flows
 from cellbasin.io import read_index
 from cellbasin.labels import median_diameter

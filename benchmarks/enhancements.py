@@ -17,10 +17,10 @@ from pathlib import Path
 from inputs import data_root
 from report import BOTH_MEANS, OUTPUT, both_means, command_line, markdown, publish, say
 
+from cellbasin.datasets import select_records
 from cellbasin.evaluation import evaluate
 from cellbasin.model import Model, load_model
 from cellbasin.options import FLOW_THRESHOLD, Options
-from cellbasin.training.folder import select_records
 
 DEFAULT = Options()
 

@@ -16,7 +16,8 @@ from report import command_line, say
 from results import RESULTS, load
 
 from cellbasin.atomic import atomic
-from cellbasin.evaluation import ImageScore, channels_of, read_pair
+from cellbasin.datasets import channels_of, read_pair
+from cellbasin.evaluation import ImageScore
 from cellbasin.io import Record, read_index
 from cellbasin.labels import boundaries
 from cellbasin.model import Model, load_model

@@ -29,14 +29,15 @@ from report import command_line, markdown
 from results import RESULTS
 from short_runs import add_line, read_lines, run_apart
 
-from cellbasin.evaluation import SHOWN, evaluate, limit_per_source
+from cellbasin.datasets import limit_per_source, select_records
+from cellbasin.evaluation import SHOWN, evaluate
 from cellbasin.io import Record
 from cellbasin.model import Model
 from cellbasin.options import FLOW_THRESHOLD, Options
-from cellbasin.training.dataset import prepare_all
-from cellbasin.training.folder import read_annotated, select_records
+from cellbasin.training.folder import read_annotated
 from cellbasin.training.generated import count_for, generated_images
 from cellbasin.training.loop import train
+from cellbasin.training.prepared import prepare_all
 from cellbasin.training.recipe import RECIPES
 from cellbasin.weights import Weights, load_weights
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cellbasin.evaluation import channels_of, read_pair
+from cellbasin.datasets import channels_of, read_pair
 from cellbasin.flows import labels_to_flows
 from cellbasin.generator import generate
 from cellbasin.intensity import select_channels

@@ -27,9 +27,9 @@ from inputs import data_root
 from upstream import DEFAULT_ENVIRONMENT, export, set_up, start_ours, start_theirs
 from workers import Worker, stage
 
+from cellbasin.datasets import channels_of, limit_per_source, read_pair
 from cellbasin.dynamics import FlowSegmentation, flow_errors, judge
 from cellbasin.engines import choose_engine, find_hardware
-from cellbasin.evaluation import channels_of, limit_per_source, read_pair
 from cellbasin.foreign import open_weights
 from cellbasin.intensity import select_channels
 from cellbasin.io import read_index, read_labels, read_outlines_text, read_rois, read_seg, write_labels, write_seg

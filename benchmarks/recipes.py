@@ -31,13 +31,14 @@ from report import command_line, markdown
 from results import RESULTS
 from short_runs import add_line, read_lines, run_apart
 
+from cellbasin.datasets import select_records
 from cellbasin.evaluation import SHOWN, evaluate
 from cellbasin.generator import KINDS
 from cellbasin.model import load_model
-from cellbasin.training.dataset import prepare_all
-from cellbasin.training.folder import read_folder, select_records
+from cellbasin.training.folder import read_folder
 from cellbasin.training.generated import COUNT, TURNS, generated_images
 from cellbasin.training.loop import train
+from cellbasin.training.prepared import prepare_all
 from cellbasin.training.recipe import RECIPES, Recipe
 from cellbasin.weights import HALF, PAPER, Architecture
 

@@ -22,11 +22,11 @@ from report import BOTH_MEANS, OUTPUT, both_means, command_line, markdown, publi
 from results import RESULTS
 
 from cellbasin import size
-from cellbasin.evaluation import Evaluation, ImageScore, channels_of, evaluate, read_pair
+from cellbasin.datasets import channels_of, read_pair, select_records
+from cellbasin.evaluation import Evaluation, ImageScore, evaluate
 from cellbasin.intensity import select_channels
 from cellbasin.io import Record
 from cellbasin.model import Model, load_model
-from cellbasin.training.folder import select_records
 
 NEAR = 1.35
 FIXED = 30.0

@@ -18,14 +18,14 @@ import numpy as np
 from inputs import data_root
 from report import OUTPUT, command_line, markdown, publish, say
 
+from cellbasin.datasets import channels_of, read_pair, select_records
 from cellbasin.dynamics import judge, segment_flows
-from cellbasin.evaluation import SHOWN, THRESHOLDS, channels_of, read_pair, score_labels
+from cellbasin.evaluation import SHOWN, THRESHOLDS, score_labels
 from cellbasin.intensity import select_channels
 from cellbasin.io import Record
 from cellbasin.labels import median_diameter
 from cellbasin.model import Model, load_model
 from cellbasin.options import NOT_ANNOTATED
-from cellbasin.training.folder import select_records
 
 PROBABILITY = (0.3, 0.4, 0.5, 0.6, 0.7)
 FLOW = (0.3, 0.4, 0.5, 0.6, 0.8, 1.0, np.inf)

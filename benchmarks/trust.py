@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from report import markdown, say
 
-from cellbasin.evaluation import Evaluation, are_right, evaluate, read_pair
+from cellbasin.datasets import read_pair
+from cellbasin.evaluation import Evaluation, are_right, evaluate
 from cellbasin.io import Record
 from cellbasin.model import Model
 from cellbasin.results import Segmentation

@@ -312,7 +312,7 @@ def test_an_interruption_is_told(run: Run, image: Path, monkeypatch: pytest.Monk
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("cellbasin.evaluation.read_numbered", interrupted)
+    monkeypatch.setattr("cellbasin.datasets.read_numbered", interrupted)
     outcome = run("score", image, image)
     assert (outcome.code, outcome.err) == (130, "cellbasin: interrupted\n")
 

@@ -11,24 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cellbasin.evaluation import (
-    THRESHOLDS,
-    Evaluation,
-    ImageScore,
-    channels_of,
-    evaluate,
-    limit_per_source,
-    pair_label_files,
-    read_numbered,
-    score_labels,
-    validator,
-)
+from cellbasin.datasets import channels_of, limit_per_source, pair_label_files, read_numbered, select_records
+from cellbasin.evaluation import THRESHOLDS, Evaluation, ImageScore, evaluate, score_labels, validator
 from cellbasin.image import Image
 from cellbasin.io import ReadError, Record, read_index
 from cellbasin.io.ome_zarr import write_zarr_labels
 from cellbasin.labels import median_diameter
 from cellbasin.options import Options
-from cellbasin.training.folder import read_annotated, read_folder, select_records
+from cellbasin.training.folder import read_annotated, read_folder
 
 
 def squares(*sides: int, size: int = 64) -> np.ndarray:

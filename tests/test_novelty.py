@@ -16,8 +16,8 @@ from cellbasin.generator import generate
 from cellbasin.io import Record
 from cellbasin.model import Model
 from cellbasin.novelty import Novelty, choose_prototypes
-from cellbasin.training.dataset import Annotated
 from cellbasin.training.novelty_fit import fit_novelty
+from cellbasin.training.prepared import Annotated
 from cellbasin.weights import WeightsError, load_weights, save_weights
 
 __all__ = ["run"]  # a fixture

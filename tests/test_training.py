@@ -8,10 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_helpers import annotated, own_cache
 
+from cellbasin.datasets import split_groups
 from cellbasin.flows import labels_to_flows
 from cellbasin.training.crops import draw_crop, draw_planes_apart, near_contacts, renew_cut_flows
-from cellbasin.training.dataset import FLOW_UNIT, Annotated, prepare, prepare_all, split_groups
 from cellbasin.training.generated import GENERATED, generated_images
+from cellbasin.training.prepared import FLOW_UNIT, Annotated, prepare, prepare_all
 from cellbasin.training.recipe import RECIPES
 from cellbasin.training.sampling import Prefetcher, Sampler, Stage, image_weights
 

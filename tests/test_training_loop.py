@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from training_helpers import annotated, own_cache
 
+from cellbasin.datasets import select_records
 from cellbasin.engines.hardware import Hardware
-from cellbasin.training.dataset import prepare
-from cellbasin.training.folder import read_folder, select_records
+from cellbasin.training.folder import read_folder
 from cellbasin.training.plot import read_log
+from cellbasin.training.prepared import prepare
 from cellbasin.training.recipe import RECIPES, Recipe
 
 __all__ = ["own_cache"]  # a fixture

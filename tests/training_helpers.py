@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cellbasin.generator import generate
-from cellbasin.training.dataset import Annotated
+from cellbasin.training.prepared import Annotated
 
 
 @pytest.fixture(autouse=True)

@@ -22,12 +22,11 @@ from inputs import data_root
 from report import command_line, say
 
 from cellbasin.atomic import atomic
-from cellbasin.evaluation import channels_of, read_pair
+from cellbasin.datasets import channels_of, read_pair, select_records
 from cellbasin.intensity import select_channels
 from cellbasin.io import Record
 from cellbasin.labels import median_diameter
 from cellbasin.options import NOT_ANNOTATED
-from cellbasin.training.folder import select_records
 
 NOT_FOR_TRAINING = ("sartorius",)  # as `general`, the network that rivals are compared with
 

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cellbasin import metrics
-from cellbasin.image import Image
-from cellbasin.io import LABEL_SUFFIXES, ReadError, Record, image_stem, is_zarr, read_image, read_labels
-from cellbasin.labels import check_numbered, median_diameter
+from cellbasin.datasets import channels_of, read_pair
+from cellbasin.io import ReadError, Record
+from cellbasin.labels import median_diameter
 from cellbasin.metrics import Interval, Scores, match, overlap, summarise
 from cellbasin.model import Model, Progress
 from cellbasin.options import NOT_ANNOTATED, Options
@@ -187,49 +185,6 @@ def are_right(
     return shared.predicted_labels, right
 
 
-def read_pair(record: Record) -> tuple[Image, np.ndarray]:
-    """Image and labels (int32 (Y, X)) of one record, checked to fit; raises ReadError."""
-    image, labels = read_image(record.image), read_numbered(record.masks)
-    if labels.shape != image.spatial_shape or labels.ndim != 2:
-        raise ReadError(
-            f"{record.masks}: found labels of shape {labels.shape}; expected two dimensions and the size of "
-            f"{record.image.name}, {image.spatial_shape}"
-        )
-    return image, labels
-
-
-def read_numbered(path: Path) -> np.ndarray:
-    """Read labels, int32 (Y, X) or more axes; raises ReadError also for a mask of classes, see `check_numbered`."""
-    labels = read_labels(path)
-    try:
-        check_numbered(labels, NOT_ANNOTATED)
-    except ValueError as error:
-        raise ReadError(f"{path}: {error}") from error
-    return labels
-
-
-def channels_of(record: Record, image: Image, channels: tuple[int, ...] | None = None) -> tuple[int, ...] | None:
-    """The channels to segment in an annotated image, by the layout that its record tells; see `Options.channels`."""
-    count = len(image.channels_first)
-    if record.layout == "nucleus-cytoplasm" and count > 1:
-        return (1, 0)
-    if record.layout == "gray" and count > 1:
-        return (0,)
-    return channels if not record.layout else None
-
-
-def limit_per_source(records: Iterable[Record], limit: int) -> list[Record]:
-    """At most so many images of each source, chosen by their names alone, in their order."""
-    by_source: dict[str, list[Record]] = {}
-    for record in records:
-        by_source.setdefault(record.source, []).append(record)
-    kept: list[Record] = []
-    for members in by_source.values():
-        chosen = sorted(members, key=lambda r: hashlib.sha256(r.name.encode()).hexdigest())[:limit]
-        kept += [record for record in members if record in chosen]
-    return kept
-
-
 def validator(
     records: Sequence[Record],
     *,
@@ -252,47 +207,3 @@ def validator(
         return {"score": values["ap50"], **values}
 
     return validate
-
-
-def pair_label_files(truth: Path, predicted: Path) -> list[tuple[str, Path, Path]]:
-    """Pair label images of two folders (also in subfolders) by name, (name, truth, predicted).
-
-    Endings and a final _masks, _cp_masks or _seg in names do not matter; where a folder has files with the first two,
-    only these count, else those of Cellpose (_seg.npy), else all. Two files, or label images as OME-Zarr, are a pair
-    whatever their names. Raises ValueError when labels lack a partner.
-    """
-    if all(path.is_file() or is_zarr(path) for path in (truth, predicted)):
-        return [(truth.name, truth, predicted)]
-    if not truth.is_dir() or not predicted.is_dir():
-        missing = truth if not truth.exists() else predicted if not predicted.exists() else None
-        if missing is not None:
-            raise ValueError(f"{missing}: no such file or folder; expected label images: check the name")
-        raise ValueError(f"found a file and a folder ({truth}, {predicted}); expected two files or two folders")
-    true_files, predicted_files = _label_files(truth), _label_files(predicted)
-    lacking = [name for name in true_files if name not in predicted_files]
-    if lacking:
-        raise ValueError(
-            f"{predicted}: found no labels for {len(lacking)} of {len(true_files)} images of {truth} "
-            f"({', '.join(lacking[:3])}{', ...' if len(lacking) > 3 else ''}); expected one of the same "
-            f"name for each"
-        )
-    return [(name, path, predicted_files[name]) for name, path in true_files.items()]
-
-
-def _label_files(folder: Path) -> dict[str, Path]:
-    files = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in LABEL_SUFFIXES and not path.name.startswith(".")
-    ]
-    named = [path for path in files if image_stem(path) != path.stem]
-    masks = [path for path in named if not path.name.endswith("_seg.npy")]
-    found: dict[str, Path] = {}
-    for path in masks or named or files:
-        name = (path.relative_to(folder).parent / image_stem(path)).as_posix()
-        if name in found:
-            raise ValueError(f"found two label images for {name}: {found[name]} and {path}; expected one")
-        found[name] = path
-    if not found:
-        raise ValueError(f"{folder}: found no label image; expected .tif, .png or .npy files")
-    return found

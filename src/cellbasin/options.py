@@ -13,6 +13,7 @@ FLOW_THRESHOLD = 0.4  # paper, Methods, "Mask quality threshold"
 MIN_SIZE = 15  # pixels
 TILE = 224  # pixels; paper, "Tiling and test augmentations"
 OVERLAP = 0.1
+VALIDATION = 0.12  # part of the training images, by whole groups, that is validated on
 NOT_ANNOTATED = 65535  # label of pixels that nobody annotated, unless the user names another
 
 EngineName = Literal["auto", "openvino", "torch"]

@@ -25,7 +25,7 @@ from cellbasin.io import ReadError, Record, atomic, read_labels
 from cellbasin.options import NOT_ANNOTATED
 
 if TYPE_CHECKING:
-    from cellbasin.training.dataset import Annotated
+    from cellbasin.training.prepared import Annotated
     from cellbasin.training.recipe import Recipe
     from cellbasin.weights import Weights
 
@@ -139,9 +139,9 @@ def trained(
 
     Raises CommandError where it cannot be trained.
     """
-    from cellbasin.training.dataset import prepare_all
     from cellbasin.training.loop import TrainingError
     from cellbasin.training.loop import train as run
+    from cellbasin.training.prepared import prepare_all
     from cellbasin.training.size_fit import fit_size_model
     from cellbasin.training.validation_loss import validation_loss
     from cellbasin.weights import PAPER, load_weights

@@ -15,7 +15,7 @@ from cellbasin.cellpose_api.arrays import arranged, picked
 from cellbasin.model import load_model
 
 if TYPE_CHECKING:
-    from cellbasin.training.dataset import Annotated
+    from cellbasin.training.prepared import Annotated
 
 
 _ONLY = {"train_probs": None, "test_probs": None, "class_weights": None, "rgb": False, "normalize": True}
@@ -109,7 +109,7 @@ def _readers(
 
 
 def _annotated(picture: Any, mask: np.ndarray, name: str, channels: Any, channel_axis: int | None) -> Annotated:
-    from cellbasin.training.dataset import Annotated
+    from cellbasin.training.prepared import Annotated
 
     planes, axes = arranged(picture() if callable(picture) else picture, channel_axis, None, volume=False)
     if not np.isfinite(planes).all():

@@ -69,9 +69,8 @@ def evaluate(  # noqa: PLR0913
 
     Average precision (AP) is TP / (TP + FP + FN) of objects matched at an overlap (IoU) of 0.5, 0.75 and 0.9.
     """
+    from cellbasin.datasets import limit_per_source, select_records
     from cellbasin.evaluation import evaluate as run
-    from cellbasin.evaluation import limit_per_source
-    from cellbasin.training.folder import select_records
 
     if limit is not None and limit < 1:
         raise CommandError(f"--limit is {limit}, expected a number from 1")

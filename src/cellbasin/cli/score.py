@@ -32,7 +32,8 @@ def score(
 
     Files of two folders (and subfolders) are paired by name; endings and a final _masks or _seg do not matter.
     """
-    from cellbasin.evaluation import Evaluation, pair_label_files, read_numbered, score_labels
+    from cellbasin.datasets import pair_label_files, read_numbered
+    from cellbasin.evaluation import Evaluation, score_labels
 
     pairs = pair_label_files(truth, predicted)
     check_json(json_file, [file for _, *files in pairs for file in files])

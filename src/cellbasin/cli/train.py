@@ -195,8 +195,8 @@ def _start(start: str | None, network: str | None, out: Path) -> tuple[Architect
 
 
 def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> list[Any]:
-    from cellbasin.training.dataset import prepare_all
     from cellbasin.training.generated import GENERATED
+    from cellbasin.training.prepared import prepare_all
 
     readers = _readers(folder, settings, channels)
     with Bar(len(readers)) as bar:
@@ -222,7 +222,8 @@ def _readers(folder: Path, settings: Recipe, channels: tuple[int, ...] | None, m
 
 
 def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> Callable[[Any], Any] | None:
-    from cellbasin.evaluation import limit_per_source, validator
+    from cellbasin.datasets import limit_per_source
+    from cellbasin.evaluation import validator
 
     records = _validation_records(folder, settings)
     if not records:
@@ -234,8 +235,8 @@ def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
 
 
 def _validation_records(folder: Path, settings: Recipe) -> list[Any]:
+    from cellbasin.datasets import select_records
     from cellbasin.io import ReadError
-    from cellbasin.training.folder import select_records
 
     try:
         return select_records(folder, "validation", settings.exclude, settings.only, settings.validation)
@@ -245,8 +246,8 @@ def _validation_records(folder: Path, settings: Recipe) -> list[Any]:
 
 def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], channels: tuple[int, ...] | None) -> None:
     """Teach the finished network to tell object sizes, and find out in which precisions it may run."""
+    from cellbasin.datasets import select_records
     from cellbasin.training.finish import finish
-    from cellbasin.training.folder import select_records
     from cellbasin.training.plot import plot_log
     from cellbasin.training.size_fit import PER_SOURCE
     from cellbasin.weights import load_weights, save_weights

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from cellbasin import confidence
-from cellbasin.evaluation import are_right, evaluate, read_pair
+from cellbasin.datasets import read_pair
+from cellbasin.evaluation import are_right, evaluate
 from cellbasin.io import Record
 from cellbasin.model import Model
 from cellbasin.options import NOT_ANNOTATED, Options

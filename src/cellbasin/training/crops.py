@@ -17,7 +17,7 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from cellbasin.flows import labels_to_flows
-from cellbasin.training.dataset import FLOW_UNIT, Level, TrainingImage
+from cellbasin.training.prepared import FLOW_UNIT, Level, TrainingImage
 from cellbasin.training.recipe import Recipe
 
 

@@ -17,8 +17,8 @@ from cellbasin.metrics import average_precision
 from cellbasin.model import Model
 from cellbasin.options import Options
 from cellbasin.training.confidence_fit import ENOUGH, fit_confidence
-from cellbasin.training.dataset import Annotated, TrainingImage
 from cellbasin.training.novelty_fit import FEWEST, fit_novelty
+from cellbasin.training.prepared import Annotated, TrainingImage
 from cellbasin.training.recipe import Recipe
 from cellbasin.training.sampling import CALIBRATION_BATCH, Sampler, Stage
 from cellbasin.training.size_fit import fit_size_model

@@ -8,48 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from cellbasin.evaluation import read_pair
-from cellbasin.io import ReadError, Record, read_index
-from cellbasin.training.dataset import Annotated, split_groups
-from cellbasin.training.recipe import VALIDATION
-
-SPLITS = ("train", "validation", "test", "all")
-
-
-def select_records(
-    folder: str | Path,
-    split: str = "train",
-    exclude: Sequence[str] = (),
-    sources: Sequence[str] = (),
-    validation: float = VALIDATION,
-) -> list[Record]:
-    """List the annotated images of one part of a data set (see `cellbasin.io.read_index` for its layout).
-
-    split: "train" (without what validation takes), "validation" (split off the training images by group, the
-    same in every run), "test", or "all". A folder of pairs without splits is its own training and its own
-    test part. exclude: sources left out; sources: the only ones kept, if any are named. Raises ReadError
-    when nothing is left, a source is unknown or files are missing.
-    """
-    if split not in SPLITS:
-        raise ReadError(f"{folder}: found split {split!r}; expected one of {', '.join(SPLITS)}")
-    kept_split = {"validation": "train", "all": None}.get(split, split)
-    records = read_index(folder, kept_split)
-    known = sorted({record.source for record in records})
-    unknown = [source for source in sources if source not in known]
-    if unknown:
-        raise ReadError(
-            f"{folder}: found no source {', '.join(unknown)} in split {split}; expected some of {', '.join(known)}"
-        )
-    records = [r for r in records if r.source not in exclude and (not sources or r.source in sources)]
-    if split in ("train", "validation"):
-        held = split_groups([(record.source, record.group) for record in records], validation)
-        records = [r for r, out in zip(records, held, strict=True) if out == (split == "validation")]
-    if not records:
-        few = "; of a source of fewer than five images none are kept" if split == "validation" else ""
-        raise ReadError(
-            f"{folder}: found no image in split {split}; expected some: check the split and the sources left out{few}"
-        )
-    return records
+from cellbasin.datasets import read_pair, select_records
+from cellbasin.io import ReadError, Record
+from cellbasin.options import VALIDATION
+from cellbasin.training.prepared import Annotated
 
 
 def read_folder(

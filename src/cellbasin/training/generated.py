@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from cellbasin.generator import KINDS, generate
-from cellbasin.training.dataset import Annotated
+from cellbasin.training.prepared import Annotated
 
 GENERATED = "generated"
 COUNT = 600  # images of a long run, beside the annotated ones

@@ -24,8 +24,8 @@ from cellbasin.atomic import atomic
 from cellbasin.engines.hardware import find_hardware
 from cellbasin.network import Network, build
 from cellbasin.network_outputs import FLOW_SCALE
-from cellbasin.training.dataset import TrainingImage
 from cellbasin.training.generated import GENERATED
+from cellbasin.training.prepared import TrainingImage
 from cellbasin.training.recipe import Recipe
 from cellbasin.training.sampling import NORM_BATCHES, Batch, Prefetcher, Sampler, Stage
 from cellbasin.weights import Architecture, Card, Weights, save_weights

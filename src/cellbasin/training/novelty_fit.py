@@ -8,13 +8,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from cellbasin.evaluation import channels_of, read_pair
+from cellbasin.datasets import channels_of, read_pair
 from cellbasin.intensity import select_channels
 from cellbasin.io import Record
 from cellbasin.labels import median_diameter
 from cellbasin.model import Model
 from cellbasin.novelty import Novelty, choose_prototypes
-from cellbasin.training.dataset import Annotated
+from cellbasin.training.prepared import Annotated
 from cellbasin.training.size_fit import normalised
 from cellbasin.weights import Weights
 

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from cellbasin.options import NOT_ANNOTATED
-
-VALIDATION = 0.12  # part of the training images, by whole groups
+from cellbasin.options import NOT_ANNOTATED, VALIDATION
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from cellbasin.training.crops import draw_crop
-from cellbasin.training.dataset import TrainingImage
 from cellbasin.training.generated import GENERATED
+from cellbasin.training.prepared import TrainingImage
 from cellbasin.training.recipe import Recipe
 
 _LARGE_SOURCE = 200  # images; a source this large is balanced by look, not as one

@@ -20,7 +20,7 @@ from cellbasin.intensity import select_channels
 from cellbasin.labels import median_diameter
 from cellbasin.model import Model
 from cellbasin.options import NOT_ANNOTATED
-from cellbasin.training.dataset import Annotated
+from cellbasin.training.prepared import Annotated
 from cellbasin.weights import Weights
 
 PER_SOURCE = 120  # images

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 
 from cellbasin.network import Network
-from cellbasin.training.dataset import TrainingImage
 from cellbasin.training.loop import loss_terms
+from cellbasin.training.prepared import TrainingImage
 from cellbasin.training.recipe import Recipe
 from cellbasin.training.sampling import Sampler, Stage
 

@@ -178,26 +178,3 @@ def _load(path: Path, annotated: Annotated) -> TrainingImage:
             arrays["areas"],
             path.stem,
         )
-
-
-def split_groups(groups: Sequence[tuple[str, str]], part: float) -> list[bool]:
-    """Which images belong to validation, by (source, group): whole groups, about `part` of each source's images.
-
-    Sources of fewer than three groups give none. The choice depends on the names alone, so it is the same in every run.
-
-    >>> split_groups([("a", "1"), ("a", "2"), ("a", "3"), ("b", "x")], 0.3)
-    [False, True, False, False]
-    """
-    members: dict[str, dict[str, int]] = {}
-    for source, group in groups:
-        members.setdefault(source, {}).setdefault(group, 0)
-        members[source][group] += 1
-    chosen: set[tuple[str, str]] = set()
-    for source, counts in members.items():
-        wanted = part * sum(counts.values())
-        for group in sorted(counts, key=lambda g: hashlib.sha256(f"{source}/{g}".encode()).hexdigest()):
-            if len(counts) < 3 or wanted < 0.5 or counts[group] > 2 * wanted + 1:
-                continue
-            chosen.add((source, group))
-            wanted -= counts[group]
-    return [pair in chosen for pair in groups]
