@@ -15,11 +15,11 @@ from cellbasin.image import Image, as_image
 from cellbasin.intensity import select_channels
 from cellbasin.novelty import Novelty
 from cellbasin.options import Options
-from cellbasin.plane import PlaneRun
+from cellbasin.plane import Found, segment_plane
 from cellbasin.prediction import Cancelled, Maps, Predictor, Progress
 from cellbasin.results import Segmentation, object_table
 from cellbasin.version import VERSION
-from cellbasin.volume import VolumeRun, anisotropy_of
+from cellbasin.volume import anisotropy_of, segment_volume
 
 __all__ = ["Cancelled", "Maps", "Model", "Progress", "load_model"]
 
@@ -91,24 +91,21 @@ class Model(Predictor):
             diameter=options.diameter if diameter is None else diameter,
         )
         named = as_image(image, options.axes)
-        started = time.perf_counter()
-        run = self._make_run(named, options, progress)
-        result = run.segment()
-        record = self._provenance(options, named, run, time.perf_counter() - started)
-        table = object_table(result.labels, run.maps.probability, result.flow_errors)
-        if run.confidence is not None:
-            table["confidence"] = run.confidence
-        return Segmentation(
-            result.labels, run.maps.flow, run.maps.probability, run.maps.style, run.diameter, table, record
-        )
+        started, spacing = time.perf_counter(), dict[str, Any]()
+        if named.spatial_axes == "YX":
+            found = segment_plane(self, select_channels(named, options.channels), options, progress)
+        else:
+            anisotropy, source = anisotropy_of(named, options)
+            spacing = {"anisotropy": anisotropy, "anisotropy_source": source}
+            found = segment_volume(self, select_channels(named, options.channels), anisotropy, options, progress)
+        record = self._provenance(options, named, found, time.perf_counter() - started) | spacing
+        objects, maps = found.objects, found.maps
+        table = object_table(objects.labels, maps.probability, objects.flow_errors)
+        if found.confidence is not None:
+            table["confidence"] = found.confidence
+        return Segmentation(objects.labels, maps.flow, maps.probability, maps.style, found.diameter, table, record)
 
-    def _make_run(self, image: Image, options: Options, progress: Progress | None) -> PlaneRun | VolumeRun:
-        if image.spatial_axes == "YX":
-            return PlaneRun(self, select_channels(image, options.channels), options, progress)
-        anisotropy, _ = anisotropy_of(image, options)
-        return VolumeRun(self, select_channels(image, options.channels), anisotropy, options, progress)
-
-    def _provenance(self, options: Options, image: Image, run: PlaneRun | VolumeRun, seconds: float) -> dict[str, Any]:
+    def _provenance(self, options: Options, image: Image, found: Found, seconds: float) -> dict[str, Any]:
         engine = self.engines[0]
         record = {
             "program": "cellbasin",
@@ -118,15 +115,13 @@ class Model(Predictor):
             "precision": engine.precision,
             "engine_reason": engine.reason,
             "options": dict(options.as_dict()),
-            "diameter": round(float(run.diameter), 3),
+            "diameter": round(float(found.diameter), 3),
             "diameter_source": "given" if options.diameter else "estimated",
             "image": {"name": image.name, "shape": list(image.array.shape), "axes": image.axes},
             "seconds": round(seconds, 3),
         }
         known = Novelty.from_card(self.card.novelty, self.card.architecture.channels[-1])
-        if known is not None and run.pixels.shape[1:-2] in ((), (1,)):  # an image, or a volume of one plane
-            distance = known.distance(run.maps.style)
+        if known is not None and found.objects.labels.shape[:-2] in ((), (1,)):  # an image, or a volume of one plane
+            distance = known.distance(found.maps.style)
             record["novelty"] = {"distance": round(distance, 4), "limit": known.limit, "unlike": distance > known.limit}
-        if isinstance(run, VolumeRun):
-            record["anisotropy"], record["anisotropy_source"] = anisotropy_of(image, options)
         return record

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import numpy as np
 
 from cellbasin import size
@@ -15,58 +17,72 @@ from cellbasin.prediction import Maps, Predictor, Progress, as_stage, part_of, t
 _LARGE = 1 << 21  # pixels after resizing; of a larger image a window is enough to measure objects in
 
 
-class PlaneRun:
-    """One image on its way: keeps the maps of the last pass, so that a pass is not done twice.
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What was found in an image (Y, X) or a volume (Z, Y, X).
 
-    confidence: float64 (N,), the probability that each of the N objects that `segment` gave is right; None where the
-    model, or one network of an ensemble, was not calibrated for these options.
+    maps: those that the objects were made of, as large as the image. diameter: the one used, pixels of y and x.
+    confidence: float64 (N,), the probability that each object is right; None where the model, or one network of an
+    ensemble, was not calibrated for these options, and of volumes of several planes.
     """
 
-    def __init__(self, model: Predictor, pixels: np.ndarray, options: Options, progress: Progress | None) -> None:
-        self.model, self.pixels, self.options, self.progress = model, pixels, options, progress
-        self.diameter = 0.0
-        self.confidence: np.ndarray | None = None
-        self.maps: Maps
+    objects: FlowSegmentation
+    maps: Maps
+    diameter: float
+    confidence: np.ndarray | None = None
 
-    def segment(self) -> FlowSegmentation:
-        """Objects of the diameter that the options give, or of the one that is found, that are good enough."""
-        given = self.options.diameter
-        return self._drop_unlikely(self._with_given_diameter(given) if given else self._with_estimated_diameter())
 
-    def _with_given_diameter(self, diameter: float) -> FlowSegmentation:
-        self.diameter = diameter
-        self.maps = self.model.predict(self.pixels, diameter, self.options, self.progress)
+def segment_plane(model: Predictor, pixels: np.ndarray, options: Options, progress: Progress | None = None) -> Found:
+    """Objects of the diameter that the options give, or of the one that is found, that are good enough.
+
+    pixels: normalised, float32 (2, Y, X).
+    """
+    plane = _Plane(model, pixels, options, progress)
+    return plane.likely(plane.at(options.diameter) if options.diameter else plane.at_estimated_diameter())
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Plane:
+    """An image and how to segment it."""
+
+    model: Predictor
+    pixels: np.ndarray
+    options: Options
+    progress: Progress | None
+
+    def at(self, diameter: float) -> Found:
+        """All objects, whatever their quality, of this diameter."""
+        maps = self.model.predict(self.pixels, diameter, self.options, self.progress)
         tell(self.progress, "labels", 0.0)
-        return self._labels(self.maps, diameter, part_of(self.progress, "labels"))
+        return Found(self._labels(maps, diameter, part_of(self.progress, "labels")), maps, diameter)
 
-    def _with_estimated_diameter(self) -> FlowSegmentation:
+    def at_estimated_diameter(self) -> Found:
         """Paper, "Test time resizing": from the style, then from the objects found at that size."""
         tell(self.progress, "diameter", 0.0)
         estimate = self._from_style()
         window = self._window(estimate, _LARGE)
-        if window is self.pixels:
-            found = self._with_given_diameter(estimate)
-        else:
-            _, found = self._look(window, estimate)
-        fitting = self._drop_unfit(found)
+        whole = window.shape == self.pixels.shape
+        first = self.at(estimate) if whole else self._look(window, estimate)
+        fitting = self._drop_unfit(first.objects)
         count, measured = len(fitting.flow_errors), _measured(fitting.labels)
         if measured is None or count < size.FEW or not size.plausible(estimate, measured):
             measured = self._best_candidate(estimate)
-        if window is self.pixels and size.fits(self.diameter, measured):
-            return found
-        return self._with_given_diameter(measured)
+        if whole and size.fits(estimate, measured):
+            return first
+        del first, fitting  # as large as what comes
+        return self.at(measured)
 
     def _best_candidate(self, estimate: float) -> float:
         """Where the style has misled: the diameter at which the objects found are best and have that diameter."""
         best, best_score = estimate, size.CONVINCING
         for diameter in sorted({*size.CANDIDATES, estimate}):
             window = self._window(diameter, _LARGE // 4)
-            maps, found = self._look(window, diameter)
-            fitting = self._drop_unfit(found)
+            found = self._look(window, diameter)
+            fitting = self._drop_unfit(found.objects)
             measured = _measured(fitting.labels)
             if measured is None:
                 continue
-            score = size.trust(diameter, measured, len(fitting.flow_errors)) * _quality(fitting, maps)
+            score = size.trust(diameter, measured, len(fitting.flow_errors)) * _quality(fitting, found.maps)
             if score > best_score:
                 best, best_score = measured, score
         return best
@@ -89,10 +105,10 @@ class PlaneRun:
         top, left = (height - wanted[0]) // 2, (width - wanted[1]) // 2
         return self.pixels[:, top : top + wanted[0], left : left + wanted[1]]
 
-    def _look(self, window: np.ndarray, diameter: float) -> tuple[Maps, FlowSegmentation]:
+    def _look(self, window: np.ndarray, diameter: float) -> Found:
         """All objects in a window, to measure them."""
         maps = self.model.predict(window, diameter, self.options, as_stage(self.progress, "diameter"))
-        return maps, self._labels(maps, diameter, part_of(self.progress, "diameter"))
+        return Found(self._labels(maps, diameter, part_of(self.progress, "diameter")), maps, diameter)
 
     def _labels(self, maps: Maps, diameter: float, tell_part: Tell) -> FlowSegmentation:
         """All objects, whatever their quality."""
@@ -111,21 +127,20 @@ class PlaneRun:
         """The objects to measure a size by, for which flow errors do: what is no object has flows that fit nothing."""
         return judge(found, FLOW_THRESHOLD, self.model.conventions.border_leniency)
 
-    def _drop_unlikely(self, found: FlowSegmentation) -> FlowSegmentation:
-        """The objects that the options let pass, with `confidence` where every network was calibrated: their mean."""
+    def likely(self, found: Found) -> Found:
+        """The objects that the options let pass, with their confidence, the mean over networks, where all have one."""
         options, leniency = self.options, self.model.conventions.border_leniency
         mode = "augment" if options.augment else "plain"
         each = [Calibration.from_card(weights.card.confidence.get(mode, {})) for weights in self.model.weights]
         calibrations = [calibration for calibration in each if calibration is not None]
+        objects, maps = found.objects, found.maps
         if len(calibrations) < len(each):
-            return judge(found, options.largest_flow_error(), leniency)
-        maps = self.maps
-        features = object_features(found.labels, maps.flow, maps.probability, found.flow_errors, self.diameter)
+            return replace(found, objects=judge(objects, options.largest_flow_error(), leniency))
+        features = object_features(objects.labels, maps.flow, maps.probability, objects.flow_errors, found.diameter)
         confidence = np.mean([calibration.confidence(features) for calibration in calibrations], axis=0)
         wanted = confidence >= options.min_confidence
-        wanted &= flows_fit(found, options.largest_flow_error(np.inf), leniency)
-        self.confidence = confidence[wanted]
-        return keep(found, wanted)
+        wanted &= flows_fit(objects, options.largest_flow_error(np.inf), leniency)
+        return replace(found, objects=keep(objects, wanted), confidence=confidence[wanted])
 
 
 def _quality(found: FlowSegmentation, maps: Maps) -> float:

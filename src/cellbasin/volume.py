@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,7 +13,7 @@ from cellbasin.image import Image
 from cellbasin.labels import diameters, keep_largest_piece
 from cellbasin.options import Options
 from cellbasin.parallel import parallel_map, thread_count
-from cellbasin.plane import PlaneRun
+from cellbasin.plane import Found, segment_plane
 from cellbasin.prediction import Maps, Predictor, Progress, as_stage, part_of, tell, unit_length
 from cellbasin.resize import nearest_taps, resize
 from cellbasin.scratch import Allocate, allocator
@@ -60,125 +60,115 @@ def anisotropy_of(image: Image, options: Options) -> tuple[float, str]:
     return 1.0, "assumed"
 
 
-class VolumeRun:
-    """One volume on its way: normalised voxels (2, Z, Y, X), the distance of its planes in px of y and x.
+def segment_volume(
+    model: Predictor, pixels: np.ndarray, anisotropy: float, options: Options, progress: Progress | None = None
+) -> Found:
+    """The objects of a volume; what is only one plane goes the way of planes.
 
-    After `segment`, `maps` and `diameter` are those that the labels were made with, the maps at the volume's size.
-    confidence: as of `PlaneRun` where the volume is only one plane, else None.
+    pixels: normalised, float32 (2, Z, Y, X); anisotropy: distance of its planes in px of y and x.
     """
+    if pixels.shape[1] == 1:
+        return _as_volume(segment_plane(model, pixels[:, 0], options, progress))
+    volume = _Volume(model, pixels, anisotropy, options, progress)
+    volume.allocator(options.diameter or model.card.diameter)  # what does not fit is refused before any work
+    return volume.at(options.diameter) if options.diameter else volume.at_estimated_diameter()
 
-    def __init__(
-        self, model: Predictor, pixels: np.ndarray, anisotropy: float, options: Options, progress: Progress | None
-    ) -> None:
-        self.model, self.pixels, self.anisotropy = model, pixels, anisotropy
-        self.options, self.progress = options, progress
-        self.diameter = 0.0
-        self.confidence: np.ndarray | None = None
-        self.maps: Maps
 
-    def segment(self) -> FlowSegmentation:
-        """The objects of the volume; what is only one plane goes the way of planes."""
-        if self.pixels.shape[1] == 1:
-            return self._single_plane()
-        self._allocator()  # what does not fit is refused before any work
-        if self.options.diameter is None:
-            return self._with_estimated_diameter()
-        return self._with_given_diameter(self.options.diameter)
+@dataclass(frozen=True, slots=True, eq=False)
+class _Volume:
+    """A volume of several planes and how to segment it."""
 
-    def _with_given_diameter(self, diameter: float) -> FlowSegmentation:
-        self.diameter = diameter
-        allocate = self._allocator()
-        return self._by_flows(allocate) if self.options.volume_mode == "flows" else self._by_stitching(allocate)
+    model: Predictor
+    pixels: np.ndarray
+    anisotropy: float
+    options: Options
+    progress: Progress | None
 
-    def _with_estimated_diameter(self) -> FlowSegmentation:
+    def at(self, diameter: float) -> Found:
+        """Objects of this diameter."""
+        return self._by_flows(diameter) if self.options.volume_mode == "flows" else self._by_stitching(diameter)
+
+    def at_estimated_diameter(self) -> Found:
         """From the objects in some planes, then from the objects that a part of the volume has at that size."""
         estimate = self._diameter_in_planes()
         part = self.pixels[_part_of_most_contrast(self.pixels, estimate, self.anisotropy)]
         options = replace(self.options, diameter=estimate, volume_mode="flows")
-        trial = VolumeRun(self.model, part, self.anisotropy, options, as_stage(self.progress, "diameter"))
         try:
-            trial._allocator()
+            replace(self, pixels=part, options=options).allocator(estimate)
         except ValueError:  # no room for more than the planes
-            return self._with_given_diameter(estimate)
-        found = trial.segment()
-        measured = _measured(found.labels, self.anisotropy)
+            return self.at(estimate)
+        found = segment_volume(self.model, part, self.anisotropy, options, as_stage(self.progress, "diameter"))
+        measured = _measured(found.objects.labels, self.anisotropy)
         if measured is None or not size.plausible(estimate, measured):
             measured = estimate
         whole = part.shape == self.pixels.shape and self.options.volume_mode == "flows"
         if whole and abs(np.log(measured / estimate)) < _NEAR:
-            self.diameter, self.maps = estimate, trial.maps
             return found
-        del trial, found  # their maps are as large as those to come
-        return self._with_given_diameter(measured)
+        del found  # its maps are as large as those to come
+        return self.at(measured)
 
-    def _by_flows(self, allocate: Allocate) -> FlowSegmentation:
-        options, shape = self.options, self.pixels.shape[1:]
+    def plane(self, z: int, diameter: float | None) -> Found:
+        """What one plane shows, as an image."""
+        return segment_plane(self.model, self.pixels[:, z], replace(self.options, diameter=diameter))
+
+    def _by_flows(self, diameter: float) -> Found:
+        options, shape, allocate = self.options, self.pixels.shape[1:], self.allocator(diameter)
         tell_part = part_of(self.progress, "network")
-        maps = predict_volume(self.model, self.pixels, self.diameter, self.anisotropy, options, tell_part, allocate)
+        maps = predict_volume(self.model, self.pixels, diameter, self.anisotropy, options, tell_part, allocate)
         tell(self.progress, "labels", 0.0)
-        sigma = self.diameter / self.model.card.diameter if options.smoothing is None else options.smoothing
+        sigma = diameter / self.model.card.diameter if options.smoothing is None else options.smoothing
         smooth_maps(maps.flow, maps.probability, sigma)
-        step, leniency = self.model.step_length(self.diameter), self.model.conventions.border_leniency
-        depth = maps.probability.shape[0] * self.model.card.diameter / self.diameter
+        step, leniency = self.model.step_length(diameter), self.model.conventions.border_leniency
+        depth = maps.probability.shape[0] * self.model.card.diameter / diameter
         weights = weights_in_use(options, depth).tolist()
         tell_part = part_of(self.progress, "labels")
-        found = segment_composed(maps.flow, maps.probability, step, options, leniency, allocate, weights, tell_part)
+        objects = segment_composed(maps.flow, maps.probability, step, options, leniency, allocate, weights, tell_part)
         if maps.probability.shape == shape:
-            self.maps = maps
-            return found
-        self.maps = Maps(_planes(maps.flow, shape[0]), _planes(maps.probability, shape[0]), maps.style)
-        return _stored_planes(found, shape[0], options)
+            return Found(objects, maps, diameter)
+        stored = Maps(_planes(maps.flow, shape[0]), _planes(maps.probability, shape[0]), maps.style)
+        return Found(_stored_planes(objects, shape[0], options), stored, diameter)
 
-    def _allocator(self) -> Allocate:
+    def allocator(self, diameter: float) -> Allocate:
+        """Arrays in memory or, where that is too small, on disk; raises ValueError where both are."""
         flows, shape = self.options.volume_mode == "flows", self.pixels.shape[1:]
         voxels, cubes = int(np.prod(shape)), cube_shape(shape, self.anisotropy)
         if not flows:
             needed, on_disk_then = (voxels * each for each in _PER_VOXEL)
         else:
             needed, on_disk_then = (int(np.prod(cubes)) * each for each in _PER_CUBE)
-            needed += _PER_PLANE_VOXEL * voxels * (cubes != shape) + self._group_bytes(cubes)
+            needed += _PER_PLANE_VOXEL * voxels * (cubes != shape) + self._group_bytes(cubes, diameter)
         return allocator(needed + self.pixels.nbytes, on_disk_then, self.options.memory)
 
-    def _group_bytes(self, cubes: tuple[int, int, int]) -> int:
+    def _group_bytes(self, cubes: tuple[int, int, int], diameter: float) -> int:
         """Of the largest group of slices, resized, with its maps as they were and as large as the volume's planes."""
-        diameter = self.diameter or self.options.diameter or self.model.card.diameter
         scale = self.model.card.diameter / diameter
         height, width = sorted(cubes)[1:]
         size = group_size((round(height * scale), round(width * scale)))
         return round(size * height * width * (PIXEL_BYTES * scale**2 + 12))
 
-    def _by_stitching(self, allocate: Allocate) -> FlowSegmentation:
+    def _by_stitching(self, diameter: float) -> Found:
         """Every plane like an image, its objects linked through z; the flow has no z component."""
-        options, shape = replace(self.options, diameter=self.diameter), self.pixels.shape[1:]
+        options, shape, allocate = self.options, self.pixels.shape[1:], self.allocator(diameter)
         flow, probability = allocate((3, *shape)), allocate(shape)
         planes, styles = list[FlowSegmentation](), list[np.ndarray]()
 
-        def segment_plane(z: int) -> tuple[FlowSegmentation, np.ndarray]:
-            run = PlaneRun(self.model, self.pixels[:, z], options, None)
-            found = run.segment()
-            flow[1:, z], probability[z] = run.maps.flow, run.maps.probability
-            return found, run.maps.style
+        def segment(z: int) -> tuple[FlowSegmentation, np.ndarray]:
+            found = self.plane(z, diameter)
+            flow[1:, z], probability[z] = found.maps.flow, found.maps.probability
+            return found.objects, found.maps.style
 
         depth, group = shape[0], 4 * thread_count()
         for first in range(0, depth, group):
             tell(self.progress, "network", first / depth)
-            for found, style in parallel_map(segment_plane, range(first, min(first + group, depth))):
-                planes.append(found)
+            for objects, style in parallel_map(segment, range(first, min(first + group, depth))):
+                planes.append(objects)
                 styles.append(style)
         tell(self.progress, "labels", 0.0)
-        labels = stitch_planes([found.labels for found in planes], options.stitch_threshold)
-        self.maps = Maps(flow, probability, unit_length(np.mean(styles, axis=0)))
+        labels = stitch_planes([objects.labels for objects in planes], options.stitch_threshold)
+        maps = Maps(flow, probability, unit_length(np.mean(styles, axis=0)))
         errors = _errors_of_stitched(labels, planes)
         planes.clear()  # as large as the labels of the volume
-        return _without_small(FlowSegmentation(labels, errors), options)
-
-    def _single_plane(self) -> FlowSegmentation:
-        run = PlaneRun(self.model, self.pixels[:, 0], self.options, self.progress)
-        found = run.segment()
-        flow = np.concatenate([np.zeros_like(run.maps.flow[:1]), run.maps.flow])
-        self.diameter, self.confidence = run.diameter, run.confidence
-        self.maps = Maps(flow[:, None], run.maps.probability[None], run.maps.style)
-        return FlowSegmentation(found.labels[None], found.flow_errors)
+        return Found(_without_small(FlowSegmentation(labels, errors), options), maps, diameter)
 
     def _diameter_in_planes(self) -> float:
         """From the sections of objects in the planes that show most, each measured like an image."""
@@ -187,9 +177,16 @@ class VolumeRun:
         planes = _planes_by_contrast(self.pixels, _LOOKS)
         for n, plane in enumerate(planes):
             tell(self.progress, "diameter", n / len(planes))
-            found = PlaneRun(self.model, self.pixels[:, plane], replace(self.options, diameter=None), None).segment()
-            sections.append(diameters(found.labels))
+            sections.append(diameters(self.plane(plane, None).objects.labels))
         return _diameter_of_sections(np.concatenate(sections), self.model.card.diameter)
+
+
+def _as_volume(found: Found) -> Found:
+    """An image as a volume of one plane; the flow has no z component."""
+    maps, objects = found.maps, found.objects
+    flow = np.concatenate([np.zeros_like(maps.flow[:1]), maps.flow])[:, None]
+    stacked = FlowSegmentation(objects.labels[None], objects.flow_errors)
+    return replace(found, objects=stacked, maps=Maps(flow, maps.probability[None], maps.style))
 
 
 def _planes_by_contrast(pixels: np.ndarray, number: int) -> list[int]:
