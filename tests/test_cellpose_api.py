@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tifffile
 from cellpose_helpers import picture, short_training, write_network
+from scipy import ndimage
 
 import cellbasin
 from cellbasin.cellpose_api import core, dynamics, io, metrics, models, plot, train, transforms, utils
@@ -197,8 +198,10 @@ def test_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tifffile.imwrite(tmp_path / "a_masks.tif", labels().astype(np.uint16))
     image, name = io.imread(tmp_path / "a.tif"), str(tmp_path / "a.tif")
     masks, flows, _ = models.CellposeModel().eval(image, channels=[0, 0], diameter=20)
-    io.masks_flows_to_seg(image, masks, flows, name, diams=20.0, channels=[0, 0])
+    io.masks_flows_to_seg(image, masks, flows, name, diams=19.0, channels=[0, 0])
+    assert read_seg(tmp_path / "a_seg.npy").diameter == 19
     io.masks_flows_to_seg([image], [masks], [flows], [name], diams=20.0, channels=[0, 0])
+    assert read_seg(tmp_path / "a_seg.npy").diameter == 20
     io.masks_flows_to_seg([image], [masks], [flows], [21.0], [name], [0, 0])  # Cellpose 2's order
     assert read_seg(tmp_path / "a_seg.npy").diameter == 21
     io.masks_flows_to_seg([image] * 2, [masks] * 2, [flows] * 2, [name] * 2, channels=[[2, 3], [1, 0]])
@@ -395,3 +398,54 @@ def test_transforms() -> None:
         resized = transforms.resize_image(np.full((20, 30, 3), 7, dtype), 40, 45)
         assert resized.shape == (40, 45, 3) and resized.dtype == dtype and (resized == 7).all()
     assert transforms.convert_image(np.zeros((224, 3, 200)), [2, 1], channel_axis=1).shape == (224, 200, 2)
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_flows_turn_with_the_image(flip: bool) -> None:
+    """As training by Cellpose's calls needs it: the flow of the turned labels is the turned flow."""
+    truth = labels()
+    maps = np.concatenate([truth[None], dynamics.masks_to_flows(truth)]).astype(np.float32)
+    np.random.seed(3)
+    crops, cut, scales = transforms.random_rotate_and_resize(
+        [picture(), picture()], [maps, maps], scale_range=0.5, xy=(160, 144), do_flip=flip, rescale=[0.5, 0.5]
+    )
+    assert crops.shape == (2, 1, 160, 144) and cut.shape == (2, 3, 160, 144)
+    assert ((scales >= 1.5) & (scales <= 2.5)).all() and scales[0] != scales[1]
+    for masks, *flow in cut:
+        turned = np.rint(masks).astype(int)
+        assert set(np.unique(turned)) <= set(np.unique(truth))
+        whole = utils.remove_edge_masks(turned) > 0
+        inside = whole & (ndimage.minimum_filter(turned, 5) == ndimage.maximum_filter(turned, 5))
+        likeness = (np.stack(flow) * dynamics.masks_to_flows(turned)).sum(0)[inside]
+        assert inside.sum() > 500 and np.median(likeness) > 0.9
+
+
+def test_crops_without_labels_and_without_chance() -> None:
+    image = picture().astype(np.float32)
+    crops, nothing, scales = transforms.random_rotate_and_resize(
+        [image], scale_range=0.0, xy=image.shape, do_flip=False, rotate=False
+    )
+    np.testing.assert_allclose(crops[0, 0], image, atol=1e-3)
+    assert nothing == [] and scales == [1]
+
+
+def test_round_objects_are_compact() -> None:
+    y, x = np.mgrid[:80, :160]
+    masks = ((y - 40) ** 2 + (x - 40) ** 2 < 30**2).astype(int)
+    masks[38:42, 85:155] = 2
+    disc, bar = utils.get_mask_compactness(masks)
+    assert 0.9 < disc < 1.15 and bar < 0.4
+
+
+def test_colours_of_flows_tell_directions() -> None:
+    flow = np.zeros((2, 4, 4), np.float32)
+    assert not plot.dx_to_circ(flow).any()
+    flow[0, :2], flow[0, 2:] = 5, -5
+    colours = plot.dx_to_circ(flow)
+    assert colours.shape == (4, 4, 3) and colours.dtype == np.uint8
+    assert (colours[0] == colours[1]).all() and (colours[0] != colours[3]).any()
+
+
+def test_nothing_is_downloaded_unasked() -> None:
+    with pytest.raises(RuntimeError, match="cellbasin models add"):
+        utils.download_url_to_file("https://example.org/cyto3", "cyto3")

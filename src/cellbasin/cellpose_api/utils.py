@@ -61,8 +61,8 @@ def remove_edge_masks(masks: np.ndarray, change_index: bool = True) -> np.ndarra
 
 
 def download_url_to_file(url: str, dst: str, progress: bool = True) -> NoReturn:
-    """Nothing is downloaded here."""
-    raise RuntimeError(f"found a call to download {url}, expected none: cellbasin downloads nothing")
+    """Nothing is downloaded unless its checksum is told; raises RuntimeError that says how."""
+    raise RuntimeError(f"found a call to download {url}: fetch it with 'cellbasin models add {url} --sha256 ...'")
 
 
 def get_mask_compactness(masks: np.ndarray) -> np.ndarray:
