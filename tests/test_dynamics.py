@@ -293,6 +293,8 @@ def test_errors_are_mean_squared_differences():
     difference = ((labels_to_flows(labels).astype(float) - flow) ** 2).sum(0)
     expected = ndimage.mean(difference, labels, np.arange(1, labels.max() + 1))
     np.testing.assert_allclose(flow_errors(labels, flow), expected, rtol=1e-6)
+    np.testing.assert_allclose(flow_errors(labels.astype(">i4"), flow.astype(">f4")), expected, rtol=1e-6)
+    np.testing.assert_allclose(flow_errors(labels, flow.astype(np.float16)), expected, rtol=1e-2)
 
 
 def test_objects_that_contradict_the_flow_are_dropped():

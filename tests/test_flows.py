@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from cellbasin.flows import centroid_flows, labels_to_flows
+from cellbasin.labels import keep_largest_piece
 
 
 def twin(mask):
@@ -310,6 +311,24 @@ def test_less_detail_gives_about_the_same_flows_of_large_objects_and_the_same_of
     assert (abs(np.hypot(*quick[:, labels == 1]) - 1) > 1e-5).sum() <= 4  # the centre
     assert not quick[:, labels == 0].any()
     assert ((quick - exact) ** 2).sum(0)[labels == 1].mean() < 0.05
+
+
+def test_a_source_in_a_neck_is_where_all_ways_end():
+    rows = ["..###.", "...###", ".##.##", "#.....", "##...."]
+    labels = np.array([[sign == "#" for sign in row] for row in rows], np.int32)
+    ends = np.array(list(ends_of(labels, labels_to_flows(labels)).values()))
+    assert np.abs(ends - ends[0]).max() <= 1
+
+
+def test_a_slit_that_a_coarse_grid_would_close_stays_open():
+    yy, xx = np.indices((211, 211)) - 105
+    slit = ((np.hypot(yy, xx) < 100) & ~((xx >= 20) & (xx < 23) & (yy < 75))).astype(np.int32)
+    turns = np.arctan2(yy, xx) / (2 * np.pi)
+    spiral = ((np.hypot(yy, xx) < 100) & ((np.hypot(yy, xx) / 25 - turns) % 1 < 0.85)).astype(np.int32)
+    for mask in (slit, spiral):
+        labels = keep_largest_piece(mask)
+        exact, quick = labels_to_flows(labels), labels_to_flows(labels, detail=64)
+        assert ((quick - exact) ** 2).sum(0)[labels > 0].mean() < 0.05
 
 
 def test_pieces_of_a_large_label_are_objects_of_their_own_with_less_detail_too():

@@ -89,6 +89,14 @@ def test_intensities_are_those_of_each_objects_pixels(shape: tuple[int, ...]) ->
         assert np.isnan(found[f"mean_{channel}"][3]) and np.isnan(found[f"max_{channel}"][3])
 
 
+def test_objects_with_unknown_pixels_have_unknown_intensities() -> None:
+    labels = np.array([[1, 1, 1, 2, 2, 3]], np.int32)
+    found = measure_intensities(labels, Image(np.array([[1.0, np.nan, 5.0, 9.0, 7.0, np.nan]]), "YX"))
+    for name in ("mean_0", "std_0", "min_0", "max_0"):
+        assert np.isnan(found[name]).tolist() == [True, False, True], name
+    assert (found["min_0"][1], found["max_0"][1]) == (7, 9)
+
+
 @pytest.mark.parametrize("exponent", [-1000, -600, -3, 5, 600, 1020])
 def test_intensities_scale_with_the_image_to_the_ends_of_float64(exponent: int) -> None:
     rng = np.random.default_rng(abs(exponent))

@@ -68,7 +68,7 @@ def test_only_the_wanted_objects_stay(found):
 
 def test_provenance_says_how_it_was_made(found, model):
     made = found.provenance
-    assert made["models"] == [{"name": "general", "sha256": model.weights[0].sha256}]
+    assert made["models"] == [{"name": "general", "sha256": model.weights[0].sha256, "precision": "float32"}]
     assert made["engine"] == "openvino" and made["precision"] == "float32" and made["options"]["diameter"] == 26
     assert made["diameter_source"] == "given" and found.diameter == 26
 
@@ -97,9 +97,12 @@ def test_threads_at_once_find_the_same(model, nuclei, found):
 
 def test_an_ensemble_of_the_same_network_twice_is_that_network(nuclei, found):
     weights = load_weights("general")
-    both = Model([weights, weights], precision="float32").segment(nuclei.image, axes="CYX", diameter=26)
+    ensemble = Model([weights, weights], precision="float32")
+    ensemble.engines[1].precision = "other"
+    both = ensemble.segment(nuclei.image, axes="CYX", diameter=26)
     assert average_precision(found.labels, both.labels, (0.9,))[0] == 1
-    assert len(both.provenance["models"]) == 2
+    assert [one["precision"] for one in both.provenance["models"]] == ["float32", "other"]
+    assert both.provenance["precision"] == "float32, other"
     with pytest.raises(WeightsError, match="no weights"):
         Model([])
 

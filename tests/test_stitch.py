@@ -88,7 +88,12 @@ def test_planes_of_drawn_objects_are_put_together_again():
 
 @pytest.mark.parametrize(
     ("planes", "threshold", "words"),
-    [([], 0.5, "at least one"), ([EMPTY, EMPTY[1:]], 0.5, "one shape"), ([EMPTY], 0, "threshold")],
+    [
+        ([], 0.5, "at least one"),
+        ([EMPTY, EMPTY[1:]], 0.5, "one shape"),
+        ([EMPTY], 0, "threshold"),
+        ([EMPTY - 1], 0.5, "int32 from -1"),
+    ],
 )
 def test_bad_input(planes, threshold, words):
     with pytest.raises(ValueError, match=words):

@@ -156,8 +156,8 @@ def flow_errors(
     Parameters
     ----------
     labels : integers (*spatial), 1..N and 0 for background.
-    flow : (D, *spatial).
-    own : (D, *spatial), flows of the labels' shapes; those of `quick_flows` when None.
+    flow : float (D, *spatial).
+    own : float (D, *spatial), flows of the labels' shapes; those of `quick_flows` when None.
 
     Returns
     -------
@@ -171,9 +171,9 @@ def flow_errors(
         raise ValueError(f"flow of shape {flow.shape} does not fit labels of shape {labels.shape}")
     own = quick_flows(labels) if own is None else own
     sums, counts = _squared_differences(
-        labels.reshape(-1),
-        own.reshape(labels.ndim, -1),
-        flow.reshape(labels.ndim, -1),
+        labels.reshape(-1).astype(labels.dtype.newbyteorder("="), copy=False),
+        np.asarray(own, np.float32).reshape(labels.ndim, -1),
+        np.asarray(flow, np.float32).reshape(labels.ndim, -1),
         int(labels.max(initial=0)),
     )
     return sums[1:] / np.maximum(counts[1:], 1)

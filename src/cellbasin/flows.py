@@ -19,7 +19,7 @@ from cellbasin.parallel import Tell, ignore_progress, parallel_map, subrange, th
 from cellbasin.resize import resize
 
 _DETAIL = 64  # pixels; networks see objects of 30, and what they find is compared at that scale, not at a finer one
-_SWOLLEN = 1.25  # times its area: an object that has grown more on a coarse grid has lost gaps
+_AGREEMENT = 0.05  # mean squared difference of two grids' flows, below which the finer one is fine enough
 _TABLE_LIMIT = 1 << 22  # label values up to here index a table directly; with larger ones all are renumbered first
 
 
@@ -125,25 +125,27 @@ def _fill_flows(
 def _fill_coarse_flow(inside: NDArray[np.bool_], cell: int, flow: NDArray[np.float32]) -> bool:
     """Write the flow (2, Y, X) of one object that was computed on a grid of square cells, unless it is torn: then True.
 
-    A cell is inside with any of its pixels, so that thin objects stay whole; and it is smaller where it would close
-    the gaps of an object. One around its median, like a ring, has no centre but for details: its cells are pixels.
+    Coarse cells close gaps and fill holes, and the ways to the centre may lead elsewhere then: cells are halved until
+    that hardly changes the flow.
     """
     if split_pieces(inside.astype(np.int32)).max() > 1:
         return True
-    cell = cell if inside[_median(inside.sum(1)), _median(inside.sum(0))] else 1
-    coarse = _coarse(inside, cell)
-    while cell > 1 and coarse.sum() * cell**2 > _SWOLLEN * inside.sum():
-        cell //= 2
-        coarse = _coarse(inside, cell)
-    fine = resize(labels_to_flows(coarse), (coarse.shape[0] * cell, coarse.shape[1] * cell))
-    fine = fine[:, : inside.shape[0], : inside.shape[1]]
-    np.copyto(flow, fine / np.maximum(np.hypot(*fine), np.finfo(np.float32).tiny), where=inside)
+    found = _grid_flow(inside, cell)
+    while cell > 1:
+        coarse, cell = found, cell // 2
+        found = _grid_flow(inside, cell)
+        if ((found - coarse) ** 2).sum(0)[inside].mean() < _AGREEMENT:
+            break
+    np.copyto(flow, found, where=inside)
     return False
 
 
-def _median(counts: NDArray[np.int64]) -> int:
-    """The position at which half of all have been counted."""
-    return int(np.searchsorted(np.cumsum(counts), counts.sum() / 2))
+def _grid_flow(inside: NDArray[np.bool_], cell: int) -> NDArray[np.float32]:
+    """The flow (2, Y, X) of an object on a grid of cells, each inside with any of its pixels: thin ones stay whole."""
+    coarse = _coarse(inside, cell)
+    fine = resize(labels_to_flows(coarse), (coarse.shape[0] * cell, coarse.shape[1] * cell))
+    fine = fine[:, : inside.shape[0], : inside.shape[1]]
+    return np.asarray(fine / np.maximum(np.hypot(*fine), np.finfo(np.float32).tiny), np.float32)
 
 
 def _coarse(inside: NDArray[np.bool_], cell: int) -> NDArray[np.int32]:

@@ -120,6 +120,8 @@ def _flow_of_object(inside, extent, strides, neighbours, count, buffers, box, fl
         heat, spare = diffuse(heat, spare, weight, strides, sources, farthest + 1 - steps)
     for i in range(heat.size):
         spare[i] = np.log1p(heat[i]) if inside[i] else 0.0
+    for source in sources:  # as it is before it spreads: a source in a neck may be colder than what lies beside it
+        heat[source] += 1.0 / sources.size
     ways = (inside, heat, distance, strides, neighbours, sources)
     write_directions(ways, spare, extent, vectors, box, flow)
 

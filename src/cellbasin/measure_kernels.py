@@ -29,16 +29,17 @@ def perimeters(labels, count):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def extremes(labels, values, count):  # type: ignore[no-untyped-def]
-    """Least and highest value of every label, (N,) each; NaN for labels that do not occur."""
-    low, high = np.full(count, np.nan), np.full(count, np.nan)
+    """Least and highest value of every label, (N,) each; NaN for labels that do not occur, or with NaN among theirs."""
+    low, high = np.full(count, np.inf), np.full(count, -np.inf)
+    unknown = np.ones(count, np.bool_)
     for i in range(len(labels)):
         k = labels[i] - 1
         if k >= 0:
             value = values[i]
-            if not low[k] <= value:
-                low[k] = value
-            if not high[k] >= value:
-                high[k] = value
+            unknown[k] = False
+            low[k] = value if value != value or value < low[k] else low[k]
+            high[k] = value if value != value or value > high[k] else high[k]
+    low[unknown], high[unknown] = np.nan, np.nan
     return low, high
 
 

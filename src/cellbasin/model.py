@@ -110,9 +110,12 @@ class Model(Predictor):
         record = {
             "program": "cellbasin",
             "version": VERSION,
-            "models": [{"name": w.card.name, "sha256": w.sha256} for w in self.weights],
+            "models": [
+                {"name": weights.card.name, "sha256": weights.sha256, "precision": one.precision}
+                for weights, one in zip(self.weights, self.engines, strict=True)
+            ],
             "engine": engine.name,
-            "precision": engine.precision,
+            "precision": ", ".join(dict.fromkeys(one.precision for one in self.engines)),
             "engine_reason": engine.reason,
             "options": dict(options.as_dict()),
             "diameter": round(float(found.diameter), 3),

@@ -22,7 +22,7 @@ def stitch_planes(planes: Sequence[NDArray[np.int32]], threshold: float = 0.25) 
 
     planes: at least one, integers, all of one shape; not modified. threshold: least IoU (above 0) of objects that are
     the same. Returns int32 (Z, Y, X), 1..N in the order of their first planes. Raises ValueError for no planes, planes
-    of different shapes, or a threshold that is not above 0.
+    of different shapes or with negative labels, or a threshold that is not above 0.
 
     >>> here, there = np.array([[1, 1, 0, 0]]), np.array([[0, 0, 0, 5]])
     >>> stitch_planes([here, np.zeros_like(here), here, there])[:, 0].tolist()
@@ -38,9 +38,11 @@ def stitch_planes(planes: Sequence[NDArray[np.int32]], threshold: float = 0.25) 
             _link(volume[z - 1], rest, ids, threshold)
         if z > 1 and waiting.size:
             before = np.where(np.isin(volume[z - 2], waiting), volume[z - 2], 0)
-            for old, new in _link(before, rest, ids, threshold):
-                if not _bridge(before == old, plane == new, volume[z - 1], int(old)):
-                    ids[new], rest[plane == new] = 0, new
+            pairs = _link(before, rest, ids, threshold)
+            for (old, new), window in zip(pairs, _windows(before, plane, pairs), strict=True):
+                above = plane[window] == new
+                if not _bridge(before[window] == old, above, volume[z - 1][window], int(old)):
+                    ids[new], rest[window][above] = 0, new
         fresh = np.unique(rest[rest > 0])
         ids[fresh] = count + 1 + np.arange(len(fresh))
         count += len(fresh)
@@ -55,6 +57,9 @@ def _check(planes: Sequence[NDArray], threshold: float) -> None:
     shapes = sorted({plane.shape for plane in planes})
     if len(shapes) != 1 or len(shapes[0]) != 2:
         raise ValueError(f"found planes of shapes {shapes}, expected at least one plane and all of one shape (Y, X)")
+    for plane in planes:
+        if plane.dtype.kind not in "iu" or plane.min(initial=0) < 0:
+            raise ValueError(f"found a plane of {plane.dtype} from {plane.min(initial=0)} on, expected integers from 0")
     if not 0 < threshold <= 1:
         raise ValueError(f"found an IoU threshold of {threshold}, expected a number above 0 and at most 1")
 
@@ -71,19 +76,27 @@ def _link(
     return pairs
 
 
+def _windows(below: NDArray, above: NDArray, pairs: NDArray[np.int64]) -> list[tuple[slice, slice]]:
+    """For each pair of labels of two planes the part of these that holds both, and a pixel around them."""
+    if not len(pairs):
+        return []
+    both = np.stack([boxes(below)[pairs[:, 0] - 1], boxes(above)[pairs[:, 1] - 1]])
+    first, last = np.maximum(both[..., 0].min(0) - 1, 0), both[..., 1].max(0) + 1
+    return [(slice(y0, y1), slice(x0, x1)) for (y0, x0), (y1, x1) in zip(first.tolist(), last.tolist(), strict=True)]
+
+
 def _bridge(below: NDArray[np.bool_], above: NDArray[np.bool_], between: NDArray[np.int32], label: int) -> bool:
     """Draw an object into the background of the plane between two, half-way between its outlines in them.
 
-    Returns False, and draws nothing, where other objects leave no room for a piece that touches both.
+    All are a window around the object. Returns False, and draws nothing, where other objects leave no room for a piece
+    that touches both.
     """
-    (y0, y1), (x0, x1) = boxes((below | above).astype(np.uint8))[0]
-    window = slice(max(y0 - 1, 0), y1 + 1), slice(max(x0 - 1, 0), x1 + 1)
-    inside = _signed_distance(below[window]) + _signed_distance(above[window]) > 0
-    drawn = inside & (between[window] == 0)
-    pieces, _ = ndimage.label([below[window], drawn, above[window]], np.ones((3, 3, 3)))
-    joined = bool(np.intersect1d(pieces[0][below[window]], pieces[2][above[window]]).size)
+    inside = _signed_distance(below) + _signed_distance(above) > 0
+    drawn = inside & (between == 0)
+    pieces, _ = ndimage.label([below, drawn, above], np.ones((3, 3, 3)))
+    joined = bool(np.intersect1d(pieces[0][below], pieces[2][above]).size)
     if joined:
-        between[window][drawn] = label
+        between[drawn] = label
     return joined
 
 

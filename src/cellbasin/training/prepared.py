@@ -21,7 +21,7 @@ from cellbasin.resize import resize, resize_labels
 
 FLOW_UNIT = 127  # flows are kept as int8
 FINEST_DIAMETER = 48.0  # pixels; larger objects are shrunk to this before their flows are computed
-_CACHE_VERSION = 4
+_CACHE_VERSION = 5
 _FULL_SCALE = 4000  # int16 value of the 99.9th percentile
 _SAMPLE = 4096  # pixels kept for percentiles of channel mixtures
 
