@@ -449,3 +449,20 @@ def test_colours_of_flows_tell_directions() -> None:
 def test_nothing_is_downloaded_unasked() -> None:
     with pytest.raises(RuntimeError, match="cellbasin models add"):
         utils.download_url_to_file("https://example.org/cyto3", "cyto3")
+
+
+def test_stacks_whose_axes_no_file_names_are_read_as_they_are(tmp_path: Path) -> None:
+    for number, array in enumerate((np.zeros((7, 64, 60), np.uint16), np.ones((2, 64, 60), np.uint8), labels() > 0)):
+        io.imsave(tmp_path / f"{number}.tif", array)
+        found = io.imread(tmp_path / f"{number}.tif")
+        assert found.shape == array.shape and found.dtype == array.dtype and (found == array).all()
+
+
+def test_planes_that_were_segmented_each_by_itself_can_be_saved(tmp_path: Path) -> None:
+    stack = np.stack([picture(), picture(2)])
+    masks, flows, _ = models.CellposeModel().eval(stack, channels=[0, 0], z_axis=0, diameter=20)
+    assert flows[1].shape == (2, *stack.shape)
+    io.masks_flows_to_seg(stack, masks, flows, str(tmp_path / "v.tif"), 20.0, [0, 0])
+    seg = read_seg(tmp_path / "v_seg.npy")
+    assert np.array_equal(seg.labels, masks) and seg.flow is not None and not seg.flow[0].any()
+    np.testing.assert_allclose(5 * seg.flow[1:], flows[1], atol=1e-5)

@@ -338,6 +338,19 @@ def test_two_images_with_one_result(cellpose, folder: Path) -> None:  # type: ig
     assert names(folder) == before
 
 
+@pytest.mark.parametrize("flags", [("--output_name", "_b"), ("--savedir", "SAVE", "--output_name", "")])
+def test_images_are_never_replaced_by_masks(cellpose, tmp_path: Path, flags: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    crops = tmp_path / "crops"
+    crops.mkdir()
+    for number, path in enumerate((crops / "a.png", crops / "a_b.png", tmp_path / "a.png")):
+        Pillow.fromarray(picture(number)).save(path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.png")}
+    words = [str(tmp_path) if flag == "SAVE" else flag for flag in flags]
+    answer = cellpose("--dir", crops, "--save_png", "--no_npy", "--diameter", 20, *words)
+    assert answer.code == 2 and "would replace" in answer.err and "--output_name" in answer.err
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*.png")} == before
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
 def test_a_full_disk_under_the_log_is_one_line() -> None:
     with Path("/dev/full").open("w") as full:

@@ -67,3 +67,18 @@ def test_qupath_training(cellpose, small_model: Path, tmp_path: Path, mask_filte
     sent = f"--train --dir {folder} --min_train_masks 1000 --pretrained_model {start} --mask_filter {mask_filter}"
     answer = cellpose(*sent.split())
     assert answer.code == 2 and "1000 objects" in answer.err
+
+
+@pytest.mark.usefixtures("short_training")
+def test_training_is_told_which_axis_is_channels(cellpose, small_model: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    for number in range(2):
+        sample = generate("nuclei", (80, 80), diameter=20, seed=number)
+        tifffile.imwrite(tmp_path / f"{number}.tif", np.stack([sample.image[0]] * 2))
+        tifffile.imwrite(tmp_path / f"{number}_masks.tif", sample.labels.astype(np.uint16))
+    sent = (
+        f"--train --dir {tmp_path} --pretrained_model {small_model} --n_epochs 1 --chan 1 --chan2 2 --min_train_masks 1"
+    )
+    answer = cellpose(*sent.split())
+    assert answer.code == 2 and "--channel_axis" in answer.err and "--axes" not in answer.err
+    answer = cellpose(*sent.split(), "--channel_axis", 0)
+    assert answer.code == 0, answer.err

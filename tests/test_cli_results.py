@@ -83,6 +83,15 @@ def test_labels_made_by_hand_are_never_replaced(run: Run, image: Path, small_mod
     labels.write_bytes(corrected)
     assert_one_line(run("segment", image, "--model", small_model), "cells_masks.tif", "--out")
     assert labels.read_bytes() == corrected
+    volume = {"masks": np.eye(96, dtype=np.uint16)[None], "zdraw": [-1, [1, 2]]}
+    changed = {
+        "masks": np.eye(96, dtype=np.uint16),
+        "ismanual": [False],
+        "manual_changes": [["now", "removed mask", [2]]],
+    }
+    for content in (volume, changed):
+        np.save(image.with_name("cells_seg.npy"), np.array(content, object), allow_pickle=True)
+        assert_one_line(run("segment", image, "--save", "seg", "--model", small_model), "cells_seg.npy", "--out")
     write_labels(labels, np.eye(96, dtype=np.int32), provenance={"saved_by": "napari"})
     assert_one_line(run("segment", image, "--model", small_model), "cells_masks.tif", "--out")
 

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import pytest
 import tifffile
@@ -108,6 +109,19 @@ def test_a_zarr_array_of_absurd_size_is_refused_before_it_is_made(tmp_path: Path
     zarr.create_array(tmp_path / "bomb.zarr", shape=(1 << 20, 1 << 20), dtype="f8", chunks=(1 << 10, 1 << 10))
     with pytest.raises(ReadError, match="unpacks to 8796"):
         read_image(tmp_path / "bomb.zarr")
+
+
+@pytest.mark.parametrize("codec", ["Zlib", "GZip", "BZ2", "LZMA"])
+def test_zarr_chunks_that_unpack_to_more_than_they_may_are_refused(tmp_path: Path, codec: str) -> None:
+    packer = getattr(numcodecs, codec)()
+    array = zarr.create_array(
+        tmp_path / "a.zarr", shape=(300, 200), dtype="u2", chunks=(300, 200), compressors=packer, zarr_format=2
+    )
+    array[:] = PLANE[0, 0]
+    np.testing.assert_array_equal(read_image(tmp_path / "a.zarr", axes="YX").array, np.full((300, 200), PLANE[0, 0]))
+    (tmp_path / "a.zarr" / "0.0").write_bytes(packer.encode(bytes(30_000_000)))
+    with pytest.raises(ReadError, match="unpacks to more than the 120,000 bytes"):
+        read_image(tmp_path / "a.zarr", axes="YX")
 
 
 def test_czi_as_zeiss_own_library_writes_it(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -86,6 +88,21 @@ def test_labels_of_palette_and_bilevel_pictures_are_their_indices(tmp_path: Path
     np.testing.assert_array_equal(read_labels(tmp_path / "b.png"), small > 3)
 
 
+@pytest.mark.parametrize("bits", [2, 4])
+def test_labels_of_few_bits_keep_their_numbers(tmp_path: Path, bits: int) -> None:
+    labels = (GRAY8[:16, :16] % 2**bits).astype(np.uint8)
+    rows = labels.reshape(16, -1, 8 // bits) * (2 ** (8 - bits * (1 + np.arange(8 // bits)))).astype(np.uint8)
+    packed = b"".join(b"\0" + row.tobytes() for row in rows.sum(axis=2).astype(np.uint8))
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", 16, 16, bits, 0, 0, 0, 0)
+    parts = chunk(b"IHDR", header), chunk(b"IDAT", zlib.compress(packed)), chunk(b"IEND", b"")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(parts))
+    np.testing.assert_array_equal(read_labels(tmp_path / "a.png"), labels)
+
+
 @pytest.mark.filterwarnings("error")
 def test_labels_of_half_precision(tmp_path: Path) -> None:
     (tmp_path / "a.npy").write_bytes(npy(np.full((9, 9), 7, np.float16)))
@@ -138,6 +155,23 @@ def test_samples_of_a_pixel_are_colours_only_where_the_file_says_so(tmp_path: Pa
         image = read_image(tmp_path / "a.tif")
         assert image.axes == ("YXS" if photometric == "rgb" else "YXC")
         np.testing.assert_array_equal(image.channels_first, array.transpose(2, 0, 1))
+
+
+@pytest.mark.parametrize("config", ["contig", "separate"])
+def test_alpha_is_dropped_however_samples_are_stored(tmp_path: Path, config: str) -> None:
+    rgba = np.random.default_rng(0).integers(0, 255, (20, 30, 4)).astype(np.uint8)
+    stored = rgba if config == "contig" else rgba.transpose(2, 0, 1)
+    tifffile.imwrite(tmp_path / "a.tif", stored, photometric="rgb", planarconfig=config, extrasamples=["unassalpha"])
+    image = read_image(tmp_path / "a.tif")
+    assert image.axes == "YXS"
+    np.testing.assert_array_equal(image.array, rgba[..., :3])
+
+
+def test_absurd_sizes_of_pixels_are_not_believed(tmp_path: Path) -> None:
+    for size, expected in ((6.5e-11, None), (0.5, (0.5, 0.5)), (1e12, None)):
+        facts = {"axes": "YX", "PhysicalSizeX": size, "PhysicalSizeY": size}
+        tifffile.imwrite(tmp_path / "a.ome.tif", GRAY8, ome=True, metadata=facts)
+        assert read_image(tmp_path / "a.ome.tif").voxel_size == expected
 
 
 def test_imagejs_stacks_leave_out_a_step_of_one(tmp_path: Path) -> None:

@@ -46,6 +46,20 @@ def test_labels_saved_in_napari_are_not_taken_for_those_of_segment(cells: Labels
     with tifffile.TiffFile(tmp_path / "a_masks.tif") as tif:
         assert tif.imagej_metadata is not None and "program" in tif.imagej_metadata["Info"]
     assert is_by_hand("labels", tmp_path / "a_masks.tif")
+    write_zarr_labels(tmp_path / "a_masks.zarr", data, provenance={"program": "cellbasin"})
+    assert not is_by_hand("zarr", tmp_path / "a_masks.zarr")
+    writers.write(str(tmp_path / "a_masks.zarr"), data, told)
+    assert is_by_hand("zarr", tmp_path / "a_masks.zarr")
+
+
+def test_bare_stacks_and_masks_of_labels_open(plugins: PluginManager, tmp_path: Path) -> None:
+    """As Cellpose writes them of volumes, without a word about axes."""
+    stack = np.zeros((6, 40, 40), np.uint16)
+    stack[2:4, 5:9, 5:9] = 3
+    tifffile.imwrite(tmp_path / "v_cp_masks.tif", stack)
+    tifffile.imwrite(tmp_path / "b_masks.tif", stack[2] > 0)
+    np.testing.assert_array_equal(opened(plugins, tmp_path / "v_cp_masks.tif")[-1].data, stack)
+    np.testing.assert_array_equal(opened(plugins, tmp_path / "b_masks.tif")[-1].data, stack[2] > 0)
 
 
 def test_other_files_hold_the_same_objects(plugins: PluginManager, cells: Labels, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -87,9 +87,9 @@ def limit_per_source(records: Iterable[Record], limit: int) -> list[Record]:
     return kept
 
 
-def read_pair(record: Record) -> tuple[Image, np.ndarray]:
-    """Image and labels (int32 (Y, X)) of one record, checked to fit; raises ReadError."""
-    image, labels = read_image(record.image), read_numbered(record.masks)
+def read_pair(record: Record, read: Callable[[Path], Image] = read_image) -> tuple[Image, np.ndarray]:
+    """Image, by `read`, and labels (int32 (Y, X)) of one record, checked to fit; raises ReadError."""
+    image, labels = read(record.image), read_numbered(record.masks)
     if labels.shape != image.spatial_shape or labels.ndim != 2:
         raise ReadError(
             f"{record.masks}: found labels of shape {labels.shape}; expected two dimensions and the size of "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,14 @@ from cellbasin.io import (
 )
 from cellbasin.network_outputs import FLOW_SCALE
 from cellbasin.results import Segmentation
+
+_PICTURES = {
+    "masks": ("{}.png", "{}.tif"),
+    "outlines": ("_outlines{}.png",),
+    "flows": ("_flows{}.tif", "_dP{}.tif"),
+    ".": ("_cp_output{}.png",),
+}
+"""Ends of the names of pictures that are written, by folder; the suffix of the masks is filled in."""
 
 FLAT_FILES = ("save_txt", "save_outlines", "save_flows", "save_mpl", "save_rois")
 """Flags of files that are written of images only, not of volumes."""
@@ -60,6 +69,23 @@ def places(image: Path, given: Namespace) -> Places:
     if Path(image.stem + suffix).name != image.stem + suffix:
         raise ValueError(f"found --output_name {suffix}, expected the end of a name, without folders")
     return Places(image, folder, suffix, given.in_folders)
+
+
+def check_pictures_are_safe(images: Sequence[Path], given: Namespace) -> None:
+    """Raise ValueError where masks, or what is drawn of them, would be written over an image."""
+    sources = {image.resolve() for image in images}
+    for image in images:
+        where = places(image, given)
+        for kind, ends in _PICTURES.items():
+            folder = where.folder / kind if where.in_folders else where.folder
+            for end in ends:
+                target = folder / f"{image.stem}{end.format(where.suffix)}"
+                nameless = kind == "masks" and not where.suffix and target.exists()  # an image, or masks of one
+                if target.resolve() in sources or nameless:
+                    raise ValueError(
+                        f"found {target}, which results of {image} would replace; expected another --output_name "
+                        "or --savedir"
+                    )
 
 
 def write_results(result: Segmentation, image: Image, where: Places, given: Namespace) -> list[Path]:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from cellbasin.cellpose.files import FLAT_FILES, places, write_results
+from cellbasin.cellpose.files import FLAT_FILES, check_pictures_are_safe, places, write_results
 from cellbasin.cellpose.images import chosen, list_images, read
 from cellbasin.cellpose.networks import find_network
 from cellbasin.cellpose.thresholds import judged_by, probability_threshold
@@ -37,6 +37,7 @@ def segment_all(given: Namespace, log: Say, warn: Say) -> int:
     makers: dict[Path, Path] = {}
     for image in images:
         claim(makers, places(image, given).folder / image.stem, image)
+    check_pictures_are_safe(images, given)
     log(
         f">>>> running cellpose on {len(images)} images using chan_to_seg {_GRAY[given.chan]} "
         f"and chan (opt) {_NONE[given.chan2]}"

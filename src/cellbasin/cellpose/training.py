@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cellbasin.cellpose.images import list_images, masks_of, own_channels
+from cellbasin.cellpose.images import list_images, masks_of, own_channels, read
 from cellbasin.cellpose.networks import find_network
 from cellbasin.cli.console import DONE, CommandError, check_torch
 from cellbasin.io import ReadError, Record, atomic, read_labels
@@ -77,6 +77,7 @@ def annotated(folder: str, given: Namespace, log: Say) -> Readers:
     from cellbasin.training.folder import read_annotated
 
     channels = own_channels(given.chan, given.chan2)
+    pixels = partial(read, channel_axis=given.channel_axis, z_axis=given.z_axis)
     images = list_images(folder, given.img_filter, given.mask_filter, one_level_down=given.look_one_level_down)
     readers: Readers = []
     for image in images:
@@ -86,7 +87,7 @@ def annotated(folder: str, given: Namespace, log: Say) -> Readers:
             log(f"{image.name}: {objects} objects, fewer than --min_train_masks {given.min_train_masks}: left out")
             continue
         record = Record(Path(folder).name, "", image.stem, image, masks)
-        readers.append(partial(read_annotated, record, channels))
+        readers.append(partial(read_annotated, record, channels, pixels))
     if not readers:
         raise ReadError(f"{folder}: found no image with {given.min_train_masks} objects or more; expected some")
     return readers

@@ -19,7 +19,7 @@ from cellbasin.cellpose.images import list_images, masks_of
 from cellbasin.cellpose_api.arrays import channel_pair, own_value
 from cellbasin.cli.console import CommandError
 from cellbasin.image import Image
-from cellbasin.io import atomic, read_image, read_labels, write_rois, write_seg
+from cellbasin.io import atomic, read_labels, read_pixels, write_rois, write_seg
 from cellbasin.network_outputs import unscaled
 from cellbasin.results import Segmentation
 from cellbasin.weights import user_folder
@@ -36,7 +36,7 @@ def logger_setup(*_: Any, **__: Any) -> tuple[logging.Logger, Path]:
 def imread(filename: Files) -> np.ndarray:
     """The pixels of an image as stored, or the masks of a `_seg.npy`; raises ReadError where Cellpose returns None."""
     name = os.fspath(filename)
-    return read_labels(name) if str(name).endswith("_seg.npy") else read_image(name).array
+    return read_labels(name) if str(name).endswith("_seg.npy") else read_pixels(name)
 
 
 def imsave(filename: Files, arr: np.ndarray) -> None:
@@ -80,7 +80,10 @@ def masks_flows_to_seg(
     path = f"{os.path.splitext(os.fspath(file_names))[0]}_seg.npy"
     labels = np.asarray(masks).astype(np.int32)
     diameter = float(np.median(np.asarray(diams, float))) if diams is not None else 30.0
-    write_seg(path, labels, *unscaled(flows[1], flows[2]), diameter, os.fspath(file_names), pair)
+    flow, probability = unscaled(flows[1], flows[2])
+    if len(flow) < labels.ndim:  # of planes that were segmented each by itself
+        flow = np.concatenate([np.zeros_like(flow[:1]), flow])
+    write_seg(path, labels, flow, probability, diameter, os.fspath(file_names), pair)
 
 
 def _are_names(value: Any) -> bool:

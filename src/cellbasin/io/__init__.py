@@ -7,7 +7,7 @@ from .errors import ReadError
 from .find import LABEL_SUFFIXES, Record, find_images, find_pairs, image_stem, natural_key, read_index
 from .outputs import OUTPUTS, Output, check_dimensions, check_outputs, save
 from .overlay import display, flow_colours, overlay
-from .read import SUFFIXES, count_positions, is_zarr, read_frames, read_image, read_labels
+from .read import SUFFIXES, count_positions, is_zarr, read_frames, read_image, read_labels, read_pixels
 from .seg import Seg, outline_pixels, read_seg, write_seg
 from .vector_read import read_outlines_text, read_rois
 from .vector_write import write_geojson, write_outlines_text, write_rois
@@ -40,6 +40,7 @@ __all__ = [
     "read_index",
     "read_labels",
     "read_outlines_text",
+    "read_pixels",
     "read_rois",
     "read_seg",
     "save",

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import json
+import lzma
 import math
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,13 +21,21 @@ from cellbasin.image import MICROMETRES
 
 from .errors import ReadError
 from .raw import Raw, check_decoded_size
-from .write import checked_axes
+from .write import checked_axes, plain
 
 _CHUNK = 1024  # pixels along y and x
 _SMALLEST = 256  # pixels; the coarsest level is at most twice this
 _LARGE_CHUNK = 1 << 26  # bytes; smaller ones may be larger than the image
 _SLACK = 1 << 16  # bytes of metadata, and of headers of what cannot be packed
 # Names of numcodecs that pack numbers. Not "pickle", "msgpack2", "json2", "vlen-...": those make objects.
+_STREAMS: dict[str, Callable[[], Any]] = {
+    "zlib": zlib.decompressobj,
+    "gzip": partial(zlib.decompressobj, 31),
+    "bz2": bz2.BZ2Decompressor,
+    "lzma": lzma.LZMADecompressor,
+}
+_LARGEST_RATIO = {"zlib": 1100, "gzip": 1100, "bz2": math.inf, "lzma": math.inf}  # bytes that one can stand for
+
 _CODECS = {
     *("blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "zfpy", "pcodec"),
     *("delta", "shuffle", "fixedscaleoffset", "quantize", "packbits", "astype", "bitround"),
@@ -105,6 +116,7 @@ def write_zarr_labels(
     voxel_size: tuple[float, ...] | None = None,
     name: str = "labels",
     axes: str | None = None,
+    provenance: Mapping[str, Any] | None = None,
 ) -> None:
     """Write a label image as OME-Zarr 0.4 (Zarr 2): a pyramid, every second pixel of a level in the next.
 
@@ -115,6 +127,7 @@ def write_zarr_labels(
     voxel_size : µm along (Z,) Y and X.
     name : of the image in its metadata.
     axes : YX, ZYX, TYX or TZYX; the last of TZYX, as many as the labels have, when None.
+    provenance : what can be written as JSON; kept beside the metadata, under "cellbasin".
 
     Raises
     ------
@@ -137,12 +150,23 @@ def write_zarr_labels(
     ]
     pyramid = {"version": "0.4", "name": name, "axes": described, "datasets": datasets}
     attributes: Any = {"multiscales": [pyramid], "image-label": {"version": "0.4"}}
+    if provenance:
+        attributes["cellbasin"] = json.loads(json.dumps(dict(provenance), default=plain))
     with atomic(path) as temporary:
         temporary.mkdir()
         (temporary / ".zgroup").write_text('{"zarr_format":2}')
         (temporary / ".zattrs").write_text(json.dumps(attributes, indent=1))
         for number, level in enumerate(levels):
             _write_array(temporary / str(number), level)
+
+
+def is_zarr_as_segmented(path: Path) -> bool:
+    """Whether a folder holds labels as `save` wrote them: with a note of their making, not saved again by napari."""
+    try:
+        note = json.loads((path / ".zattrs").read_text()).get("cellbasin")
+    except (OSError, ValueError, AttributeError):
+        return False
+    return isinstance(note, dict) and "saved_by" not in note
 
 
 def _write_array(folder: Path, labels: np.ndarray) -> None:
@@ -193,7 +217,27 @@ def _pixels(path: Path, array: Any) -> Any:
             f"{path}: found chunks of {chunk:,} bytes, in files of up to {max(files, default=0):,}, of an image of "
             f"{image:,}; expected chunks smaller than the image, and files smaller than chunks"
         )
+    if not array.shards:
+        _check_streams(path, array, chunk)
     return array[...]
+
+
+def _check_streams(path: Path, array: Any, chunk: int) -> None:
+    """Refuse chunks that unpack to more than they may: a few bytes of these formats can stand for any number."""
+    names = [getattr(one, "codec_id", type(one).__name__.removesuffix("Codec").lower()) for one in array.compressors]
+    if len(names) != 1 or names[0] not in _STREAMS:
+        return
+    limit = chunk + _SLACK
+    for entry in _files(Path(array.store.root) / array.path):
+        if entry.name.startswith(".") or entry.name == "zarr.json":
+            continue
+        if entry.stat().st_size * _LARGEST_RATIO[names[0]] > limit:
+            unpacked = _STREAMS[names[0]]().decompress(Path(entry.path).read_bytes(), limit + 1)
+            if len(unpacked) > limit:
+                raise ReadError(
+                    f"{path}: found a chunk that unpacks to more than the {chunk:,} bytes of its kind; "
+                    "expected no more: nothing was read"
+                )
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:

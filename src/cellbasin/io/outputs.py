@@ -96,7 +96,7 @@ def _overlay(path: Path, result: Segmentation, image: Image) -> None:
 def _zarr(path: Path, result: Segmentation, image: Image) -> None:
     from .ome_zarr import write_zarr_labels
 
-    write_zarr_labels(path, result.labels, image.voxel_size, image.name or "labels")
+    write_zarr_labels(path, result.labels, image.voxel_size, image.name or "labels", provenance=result.provenance)
 
 
 def _seg(path: Path, result: Segmentation, image: Image) -> None:
@@ -151,17 +151,20 @@ def check_outputs(what: Iterable[str]) -> tuple[str, ...]:
 
 
 def is_by_hand(name: str, path: Path) -> bool:
-    """Whether the file at the place of an output is people's own work: labels that `save` did not write, or a
-    `_seg.npy` with objects drawn in Cellpose's window.
+    """Whether what is at the place of an output is people's own work: labels that `save` did not write, or a `_seg.npy`
+    with objects drawn or changed in Cellpose's window.
     """
+    if name == "zarr" and os.path.isdir(path):
+        from .ome_zarr import is_zarr_as_segmented
+
+        return not is_zarr_as_segmented(path)
     if not os.path.isfile(path):  # also of a name that is too long, which pathlib raises an error for
         return False
     if name == "seg":
         try:
-            manual = read_seg(path).manual
+            return read_seg(path).by_hand
         except ReadError:
             return False
-        return manual is not None and bool(manual.any())
     return name == "labels" and not is_as_segmented(path)
 
 

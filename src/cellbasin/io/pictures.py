@@ -19,6 +19,9 @@ from .raw import Raw, check_decoded_size
 DECODERS: dict[str, type[ImageFile]] = {"PNG": PngImageFile, "JPEG": JpegImageFile, "BMP": BmpImageFile}
 
 
+_STRETCHED = {2: 85, 4: 17}  # what Pillow multiplies the numbers of gray pixels of so many bits by
+
+
 def read_picture(path: Path, kind: str, *, indices: bool) -> Raw:
     """Read a PNG, JPEG or BMP file: gray (Y, X), colour (Y, X, 3); 16-bit PNG stays 16-bit, alpha is dropped.
 
@@ -53,6 +56,9 @@ def read_picture(path: Path, kind: str, *, indices: bool) -> Raw:
             if depth == 16 and colour in (2, 4, 6):  # Pillow would make 8 bits of it
                 return _drop_alpha(imagecodecs.png_decode(file.read()), colour)
             picture = PngImageFile(file)
+            if indices and colour == 0 and depth in _STRETCHED:
+                raw = _to_array(path, picture, indices=True)
+                return Raw(raw.array // _STRETCHED[depth], raw.axes)
         return _to_array(path, picture, indices=indices)
 
 

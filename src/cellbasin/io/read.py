@@ -22,6 +22,8 @@ from .tiff import read_tiff, tiff_positions
 SUFFIXES = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".npy", ".npz", ".zarr", ".nd2", ".czi", ".lif")
 """Endings of files (.zarr: folders) that are read, in any case; the first bytes, not the ending, tell the format."""
 
+_SMALLEST, _LARGEST = 1e-6, 1e6  # µm; sizes of pixels beyond are mistakes, and no TIFF file holds them
+
 _ZARR_MARKERS = (".zgroup", ".zarray", ".zattrs", "zarr.json")
 
 _MAGIC = (
@@ -68,6 +70,32 @@ def read_image(path: str | os.PathLike[str], axes: str | None = None, position: 
     ('cells.npy', 'YX', 'uint16')
     """
     path = Path(path)
+    return _image(path, _decode(path, _checked_position(path, position), indices=False), axes)
+
+
+def read_pixels(path: str | os.PathLike[str]) -> np.ndarray:
+    """Read the pixels of a file of one image, of any dtype and number of axes, whose meaning need not be known.
+
+    Returns
+    -------
+    The array as stored, without axes of length 1.
+
+    Raises
+    ------
+    ReadError as `read_image`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.save(folder + "/stack.npy", np.zeros((3, 64, 80), bool))
+    ...     read_pixels(folder + "/stack.npy").shape
+    (3, 64, 80)
+    """
+    path = Path(path)
+    raw = _decode(path, _checked_position(path, None), indices=False)
+    return _squeeze(raw.array, raw.axes)[0]
+
+
+def _checked_position(path: Path, position: int | None) -> int:
     count = count_positions(path)
     if position is None and count > 1:
         raise ReadError(
@@ -75,7 +103,7 @@ def read_image(path: str | os.PathLike[str], axes: str | None = None, position: 
         )
     if position is not None and not 0 <= position < count:
         raise ReadError(f"{path}: found {count} images, expected one of number {position}: count from 0")
-    return _image(path, _decode(path, position or 0, indices=False), axes)
+    return position or 0
 
 
 def read_frames(path: str | os.PathLike[str], axes: str | None = None) -> Iterator[tuple[str, Image]]:
@@ -317,5 +345,5 @@ def _squeeze(array: np.ndarray, axes: str | None) -> tuple[np.ndarray, str | Non
 
 def _voxel_size(raw: Raw, spatial_axes: str) -> tuple[float, ...] | None:
     sizes = raw.voxel_sizes or {}
-    known = [sizes[axis] for axis in spatial_axes if axis in sizes]
+    known = [sizes[axis] for axis in spatial_axes if axis in sizes and _SMALLEST <= sizes[axis] <= _LARGEST]
     return tuple(known) if len(known) == len(spatial_axes) else None

@@ -26,10 +26,11 @@ from .overlay import flow_colours
 class Seg:
     """What a `_seg.npy` file holds.
 
-    labels: int32 ([Z,] Y, X), numbers as in the file. filename: of the image, as the file says. What the file does not
-    have is None: diameter: pixels; channels: Cellpose's two numbers (0 gray or none, 1 red, 2 green, 3 blue); manual:
-    bool (N,), which objects were drawn by hand; image: the pixels, as old versions stored them; flow: float32
-    (D, *spatial), about unit vectors, and probability: float32 (*spatial), 0..1, if of the size of the labels.
+    labels: int32 ([Z,] Y, X), numbers as in the file. filename: of the image, as the file says. by_hand: whether an
+    object was drawn or changed in Cellpose's window. What the file does not have is None: diameter: pixels; channels:
+    Cellpose's two numbers (0 gray or none, 1 red, 2 green, 3 blue); manual: bool (N,), which objects were drawn by
+    hand; image: the pixels, as old versions stored them; flow: float32 (D, *spatial), about unit vectors, and
+    probability: float32 (*spatial), 0..1, if of the size of the labels.
     """
 
     labels: np.ndarray
@@ -40,6 +41,7 @@ class Seg:
     image: np.ndarray | None = None
     flow: np.ndarray | None = None
     probability: np.ndarray | None = None
+    by_hand: bool = False
 
 
 def read_seg(path: str | os.PathLike[str]) -> Seg:
@@ -95,7 +97,23 @@ def _parsed(content: Mapping[str, Any]) -> Seg:
         image if isinstance(image, np.ndarray) and image.dtype.kind in "uif" else None,
         flow,
         probability,
+        _by_hand(content),
     )
+
+
+def _by_hand(content: Mapping[str, Any]) -> bool:
+    """Of images the window notes what was drawn and every change, of volumes the planes in which objects were drawn."""
+    drawn, changes, planes = (content.get(name) for name in ("ismanual", "manual_changes", "zdraw"))
+    if drawn is not None and np.any(np.asarray(drawn, bool)):
+        return True
+    if isinstance(changes, Sequence | np.ndarray) and len(changes):
+        return True
+    return any(_is_drawn(one) for one in planes) if isinstance(planes, Sequence | np.ndarray) else False
+
+
+def _is_drawn(planes: Any) -> bool:
+    """Planes in which an object of a volume was drawn; none, or -1, where it was computed."""
+    return planes is not None and bool(np.size(planes)) and bool(np.all(np.asarray(planes, float) >= 0))
 
 
 def _labels(content: Mapping[str, Any]) -> np.ndarray:

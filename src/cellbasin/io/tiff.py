@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import numpy as np
 import tifffile
 
 from cellbasin.image import MICROMETRES
@@ -73,9 +74,10 @@ def read_tiff(path: Path, position: int = 0) -> Raw:
         raise ReadError(
             f"{path}: found a damaged TIFF file ({complaints[0]}); expected a whole one: copy or export it again"
         )
-    if axes.endswith("S") and alpha:
-        array = array[..., 0] if array.shape[-1] == 2 else array[..., :-1]
-        axes = axes if array.ndim == len(axes) else axes[:-1]
+    if "S" in axes and alpha and len(axes) == array.ndim:
+        samples = np.moveaxis(array, axes.index("S"), -1)
+        array = samples[..., 0] if samples.shape[-1] == 2 else samples[..., :-1]
+        axes = axes.replace("S", "") + "S" * (array.ndim == len(axes))
     if "S" in axes and "C" not in axes and array.shape[axes.index("S")] != colours:
         axes = axes.replace("S", "C")  # samples of a pixel that are neither colours nor alpha
     if len(axes) != array.ndim or set(axes) - set("TCSZYX"):

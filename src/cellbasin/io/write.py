@@ -151,10 +151,10 @@ def _write_tiff(
         if voxel_size is not None:
             metadata |= {"unit": "um", "spacing": voxel_size[0]} if "Z" in axes else {"unit": "um"}
         if told:
-            metadata["Info"] = json.dumps(told, default=_plain)
+            metadata["Info"] = json.dumps(told, default=plain)
         tifffile.imwrite(path, array, imagej=True, metadata=metadata, **options)
         return
-    metadata = {"axes": axes, **json.loads(json.dumps(told, default=_plain))}
+    metadata = {"axes": axes, **json.loads(json.dumps(told, default=plain))}
     if voxel_size is not None:
         options["resolution"] = (1e4 / voxel_size[-1], 1e4 / voxel_size[-2])
         options["resolutionunit"] = "CENTIMETER"
@@ -175,7 +175,7 @@ def is_as_segmented(path: Path) -> bool:
         return False
 
 
-def _plain(value: object) -> object:
+def plain(value: object) -> object:
     """What JSON cannot say: numpy's numbers and arrays as plain ones, everything else as its text."""
     return value.tolist() if isinstance(value, np.generic | np.ndarray) else str(value)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +63,10 @@ def _seg_layers(path: Path) -> list[LayerData]:
 def _label_layers(path: Path) -> list[LayerData]:
     """A label image, in place where the file says how large its voxels are."""
     labels = read_labels(path)
-    sized = path.is_dir() or path.suffix.lower() in (".tif", ".tiff")
-    told = _told(read_image(path)) if sized else {}
+    told: dict[str, Any] = {}
+    if path.is_dir() or path.suffix.lower() in (".tif", ".tiff"):
+        with suppress(ReadError):  # of bare stacks, whose axes no image may leave open, labels can be read
+            told = _told(read_image(path))
     fits = len(told.get("axis_labels", ())) == labels.ndim
     return [(labels, {**(told if fits else {}), "name": path.stem}, "labels")]
 

@@ -75,14 +75,18 @@ def _labels(data: Any, told: Mapping[str, Any]) -> tuple[np.ndarray, str, tuple[
 
 
 def _image(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
-    provenance = {**_kept(told).get("provenance", {}), "saved_by": "napari"}  # `segment` does not replace these
-    write_labels(path, labels, told["voxel_size"], provenance, told["axes"])
+    write_labels(path, labels, told["voxel_size"], _provenance(told), told["axes"])
 
 
 def _zarr(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:
     from cellbasin.io.ome_zarr import write_zarr_labels
 
-    write_zarr_labels(path, labels, told["voxel_size"], told["name"], told["axes"])
+    write_zarr_labels(path, labels, told["voxel_size"], told["name"], told["axes"], _provenance(told))
+
+
+def _provenance(told: Mapping[str, Any]) -> dict[str, Any]:
+    """How the labels were made, with a note by which `segment` knows not to replace them."""
+    return {**_kept(told).get("provenance", {}), "saved_by": "napari"}
 
 
 def _rois(path: Path, labels: np.ndarray, told: Mapping[str, Any]) -> None:

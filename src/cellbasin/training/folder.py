@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from cellbasin.datasets import read_pair, select_records
-from cellbasin.io import ReadError, Record
+from cellbasin.image import Image
+from cellbasin.io import ReadError, Record, read_image
 from cellbasin.options import VALIDATION
 from cellbasin.training.prepared import Annotated
 
@@ -31,13 +32,15 @@ def read_folder(
     return [partial(read_annotated, record, channels) for record in records]
 
 
-def read_annotated(record: Record, channels: tuple[int, ...] | None = None) -> Annotated:
-    """Read one annotated image; see `read_folder`.
+def read_annotated(
+    record: Record, channels: tuple[int, ...] | None = None, read: Callable[[Path], Image] = read_image
+) -> Annotated:
+    """Read one annotated image, its pixels by `read`; see `read_folder`.
 
     Raises ReadError when the image is not two-dimensional, lacks a channel, holds NaN or infinity, or its labels have
     another size.
     """
-    image, labels = read_pair(record)
+    image, labels = read_pair(record, read)
     planes = np.ascontiguousarray(image.channels_first)
     if not np.isfinite(planes).all():
         raise ReadError(f"{record.image}: found NaN or infinite values; expected finite ones: replace them first")
