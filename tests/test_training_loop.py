@@ -120,6 +120,9 @@ def test_a_network_says_what_it_and_its_ancestors_have_seen_and_keeps_their_term
     seeds = [RecipeFlags(seed=seed).settings(begun).seed for seed, begun in ((None, None), (None, start), (7, start))]
     small = replace(start, card=replace(start.card, diameter=17.0))
     assert RecipeFlags().settings(small).diameter == 17, "objects are shown to a network as large as it knows them"
+    tuned, again = RecipeFlags().settings(start), RecipeFlags(recipe="general").settings(start)
+    assert (tuned.name, tuned.keep_norms) == ("tune", True) and (again.name, again.keep_norms) == ("general", False)
+    assert RecipeFlags().settings(None).name == "default"
     assert RecipeFlags(recipe="nuclei").settings(None).only == ("dsb2018", "isbi2009")
     assert RecipeFlags(recipe="general").settings(None).generated > 0
     assert RecipeFlags(recipe="general", only=("usiigaci",)).settings(None).generated == 0

@@ -119,7 +119,7 @@ def _recipe(given: Namespace, start: Weights | None) -> Recipe:
     if given.n_epochs < 1:
         raise CommandError(f"found --n_epochs {given.n_epochs}, expected 1 or more")
     return replace(
-        RECIPES["default"],
+        RECIPES["tune" if start else "default"],
         minutes=0,
         epochs=given.n_epochs,
         warmup=0,

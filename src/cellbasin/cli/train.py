@@ -39,12 +39,12 @@ class RecipeFlags:
     """Which recipe, and what is changed of it."""
 
     recipe: Annotated[
-        str,
+        str | None,
         Parameter(
             metavar="NAME",
-            help=f"All settings of the run, by name: {', '.join(RECIPES)}.",
+            help=f"All settings of the run, by name: {', '.join(RECIPES)}. Default: tune with --from, else default.",
         ),
-    ] = "default"
+    ] = None
     minutes: Annotated[float | None, Parameter(help="Length of the run in minutes of training.")] = None
     epochs: Annotated[int | None, Parameter(help="Length of the run in passes over the images.")] = None
     exclude: Annotated[tuple[str, ...], words("SOURCE[,...]", "Sources to leave out besides the recipe's.")] = ()
@@ -62,8 +62,9 @@ class RecipeFlags:
 
     def settings(self, start: Weights | None) -> Recipe:
         """The recipe of a run that goes on from a network."""
-        if self.recipe not in RECIPES:
-            raise CommandError(f"found no recipe {self.recipe!r}, expected one of {', '.join(RECIPES)}")
+        name = self.recipe or ("tune" if start else "default")
+        if name not in RECIPES:
+            raise CommandError(f"found no recipe {name!r}, expected one of {', '.join(RECIPES)}")
         if self.minutes is not None and self.epochs is not None:
             raise CommandError("found --minutes and --epochs, expected one of them")
         if (self.minutes is not None and not 0 < self.minutes < math.inf) or (
@@ -72,7 +73,7 @@ class RecipeFlags:
             raise CommandError("found a run of no length, expected --minutes above 0 or --epochs from 1")
         if self.learning_rate is not None and not 0 < self.learning_rate < math.inf:
             raise CommandError(f"--learning-rate is {self.learning_rate:g}, expected a number above 0")
-        found = RECIPES[self.recipe]
+        found = RECIPES[name]
         seed = self.seed if self.seed is not None else len(start.lineage) if start else 0
         only = self.only or found.only
         generated = 0.0 if only else found.generated  # a specialist's own images, no drawn ones of everything

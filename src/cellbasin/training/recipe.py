@@ -73,6 +73,8 @@ _GENERAL = Recipe(name="general", exclude=NON_COMMERCIAL, licence="BSD-3-Clause"
 
 RECIPES: dict[str, Recipe] = {
     "default": Recipe(),
+    # A network that goes on with few images of another kind (docs/experiments.md, "Fine-tuning").
+    "tune": Recipe(name="tune", minutes=30.0, learning_rate=1e-3, keep_norms=True),
     "general": _GENERAL,
     "strict": replace(_GENERAL, name="strict", exclude=NON_COMMERCIAL + UNCLEAR_TERMS),
     "nuclei": replace(_GENERAL, name="nuclei", only=NUCLEI),
