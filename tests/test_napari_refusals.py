@@ -15,7 +15,8 @@ from napari.utils.notifications import notification_manager
 from napari_helpers import app, choose, names, nuclei, panel, raised, segment, viewer
 from qtpy.QtWidgets import QApplication
 
-from cellbasin.napari.job import Job, Tell
+from cellbasin.model import Progress
+from cellbasin.napari.job import Job
 from cellbasin.napari.results import Collected
 from cellbasin.napari.widget import SegmentWidget
 
@@ -95,7 +96,7 @@ def test_a_damaged_model_is_told(app: QApplication, tmp_path: Path, monkeypatch:
 def test_what_nobody_expects_is_reported_once(
     panel: SegmentWidget, viewer: ViewerModel, raised: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(job: Job, tell: Tell) -> Collected:
+    def broken(job: Job, tell: Progress) -> Collected:
         raise KeyError("odd")
 
     told: list[object] = []
