@@ -5,9 +5,9 @@
     python benchmarks/finetune.py table                            all that were made
 
 Runs go on from `general` with the first training images of one source, each at its highest rate of learning, all for
-the same number of crops; the recipe is that of `cellbasin train --from general`. Every network is scored, with the true
-diameter, on the validation images of that source and on some of the sources that `general` knows; so is the mean of its
-weights and those it began with. Lines go to docs/results/finetune.jsonl.
+the same number of crops; the rest of the recipe is that of `cellbasin train --from general`. Every network is scored,
+with the true diameter, on the validation images of that source and on some of the sources that `general` knows; so is
+the mean of its weights and those it began with. Lines go to docs/results/finetune.jsonl.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def run_one(images: int, rate: float, budget: int, keep_norms: bool) -> None:
 
 def tuned(start: Weights, images: int, rate: float, budget: int, keep_norms: bool) -> tuple[int, Weights]:
     """Crops that were seen and the network that was learned."""
-    recipe = replace(RECIPES["default"], minutes=0, learning_rate=rate, keep_norms=keep_norms, seed=1)
+    recipe = replace(RECIPES["tune"], minutes=0, learning_rate=rate, keep_norms=keep_norms, seed=1)
     records = select_records(data_root(), "train", sources=(SOURCE,))
     readers = [partial(read_annotated, record) for record in records[:images]]
     prepared = prepare_all(readers + generated_images(count_for(1)))

@@ -4,13 +4,16 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from training_helpers import annotated, own_cache
 
 from cellbasin.datasets import split_groups
 from cellbasin.flows import labels_to_flows
+from cellbasin.io import ReadError
 from cellbasin.training.crops import draw_crop, draw_planes_apart, near_contacts, renew_cut_flows
+from cellbasin.training.folder import read_folder
 from cellbasin.training.generated import GENERATED, generated_images
 from cellbasin.training.prepared import FLOW_UNIT, Annotated, prepare, prepare_all
 from cellbasin.training.recipe import RECIPES
@@ -223,3 +226,35 @@ def test_validation_never_shares_a_group_with_training(pairs, part):
 def test_generated_images_are_annotated():
     images = prepare_all(generated_images(12)[:4])
     assert [image.source for image in images] == [GENERATED] * 4
+
+
+@pytest.mark.parametrize("part", [0.002, 0.008, 0.03])
+@pytest.mark.parametrize("recipe", ["default", "paper"])
+def test_few_cells_on_a_uniform_background_are_normalised_as_in_segmentation(part, recipe):
+    """Less than a hundredth of the pixels: both percentiles are the background."""
+    labels = np.zeros((200, 200), np.int32)
+    side = round(200 * part**0.5)
+    labels[90 : 90 + side, 90 : 90 + side] = 1
+    image = np.stack([200 * (labels > 0), np.roll(180 * (labels > 0), 3, 1)]).astype(np.uint8)
+    source = prepare(Annotated(image, labels, "few", "made", "gray", "few"))
+    for seed in range(6):
+        crop = draw_crop(source, 64, RECIPES[recipe], np.random.default_rng(seed))
+        assert np.isfinite(crop.image).all() and np.abs(crop.image).max() < 20
+
+
+def test_a_few_saturated_pixels_do_not_take_the_shades_of_the_others():
+    rng = np.random.default_rng(0)
+    image = rng.integers(100, 140, (1, 120, 120)).astype(np.uint16)
+    image[0, rng.integers(0, 120, 29), rng.integers(0, 120, 29)] = 65000
+    labels = np.zeros((120, 120), np.int32)
+    labels[40:70, 40:70] = 1
+    finest = prepare(Annotated(image, labels, "bright", "made", "gray", "bright")).levels[0].image
+    assert len(np.unique(finest[0][image[0] < 65000])) == 40
+
+
+def test_the_name_of_drawn_images_is_no_source(tmp_path):
+    (tmp_path / GENERATED).mkdir()
+    for ending in ("", "_masks"):
+        tifffile.imwrite(tmp_path / GENERATED / f"a{ending}.tif", np.eye(40, dtype=np.uint16))
+    with pytest.raises(ReadError, match="a source called generated"):
+        read_folder(tmp_path / GENERATED)

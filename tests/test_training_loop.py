@@ -208,6 +208,8 @@ def test_a_run_goes_on_with_the_seed_the_ancestor_and_the_sources_that_it_was_be
         loop.train(images, architecture, TINY, out)
     with pytest.raises(loop.TrainingError, match="sources made, not other"):
         loop.train([replace(image, source="other") for image in images], architecture, TINY, out, start=start)
+    with pytest.raises(loop.TrainingError, match=r"learning_rate 0.*, not 1e-07"):
+        loop.train(images, architecture, replace(TINY, learning_rate=1e-7), out, start=start)
     with pytest.raises(loop.TrainingError, match="recipe tiny, not paper"):
         loop.train(images, architecture, RECIPES["paper"], out, start=start)
     loop.train(images, architecture, TINY, out, start=start)

@@ -2,8 +2,8 @@
 
 Images keep their size, and objects are enlarged and shrunk by 0.5 to 1.5 in training, as in the paper: StarDist cannot
 tell the diameter, so that at test time nothing can be resized either. Its field of view (grid 2, depth 3: 94 px each
-way) holds all objects of this data. `--diameter true` predicts on images resized so that the median object is 30 px:
-what the same network would reach if somebody told it.
+way) holds nearly all objects of the test images. `--diameter true` predicts on images resized so that the median object
+is 30 px: what the same network would reach if somebody told it.
 
 Two channels (the second is empty where there is no nuclear one), scaled by percentiles 1 and 99.8, 32 rays, batches of
 8 pieces of 256². StarDist makes the targets and takes the losses (no loss where nobody annotated); the loop around them

@@ -55,7 +55,8 @@ def select_records(
 def split_groups(groups: Sequence[tuple[str, str]], part: float) -> list[bool]:
     """Which images belong to validation, by (source, group): whole groups, about `part` of each source's images.
 
-    Sources of fewer than three groups give none. The choice depends on the names alone, so it is the same in every run.
+    Sources of fewer than three groups give none. The choice depends on the names alone, so it is the same in every run
+    on the same images; where images of a source are added or taken away, others of it may change sides.
 
     >>> split_groups([("a", "1"), ("a", "2"), ("a", "3"), ("b", "x")], 0.3)
     [False, True, False, False]

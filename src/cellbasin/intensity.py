@@ -15,7 +15,7 @@ from cellbasin.image import Image
 from cellbasin.parallel import parallel_map, thread_count
 
 LOW, HIGH = 1.0, 99.0
-_NARROW = 1e-5
+NARROW = 1e-5
 _BOUND = 1e6
 _TINY = float(np.finfo(np.float64).tiny)  # a smaller difference has no finite reciprocal
 
@@ -196,7 +196,7 @@ def _checked(channel: np.ndarray) -> np.ndarray:
 
 
 def _differ(lower: float, upper: float) -> bool:
-    return upper - lower > max(_NARROW * max(abs(lower), abs(upper)), _TINY)
+    return upper - lower > max(NARROW * max(abs(lower), abs(upper)), _TINY)
 
 
 def _parts(size: int) -> list[slice]:

@@ -98,7 +98,7 @@ def evaluate(  # noqa: PLR0913
         if learned and split != "validation":
             say(
                 f"the model has learned from images of {', '.join(sorted(learned))}: new ones may score lower; "
-                "--split validation takes those that it never saw"
+                "--split validation takes those that a run on just these images never saw"
             )
     return DONE
 

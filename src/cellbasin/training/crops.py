@@ -17,6 +17,7 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from cellbasin.flows import labels_to_flows
+from cellbasin.intensity import NARROW
 from cellbasin.training.prepared import FLOW_UNIT, Level, TrainingImage
 from cellbasin.training.recipe import Recipe
 
@@ -117,7 +118,8 @@ def near_contacts(seen: np.ndarray, reach: int = 2) -> np.ndarray:
 
 
 def _channel_mix(source: TrainingImage, recipe: Recipe, rng: Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Weights (2, C) that make primary and nuclear of the image's channels, and each one's 1st and 99th percentile."""
+    """Weights (2, C) that make primary and nuclear of the image's channels, and what becomes 0 and 1 of each: as
+    `intensity.normalisation_range` its 1st and 99th percentile, or least and most where these are the same."""
     channels = source.levels[0].image.shape[0]
     mix = np.zeros((2, channels), np.float32)
     if source.layout == "rgb":
@@ -131,14 +133,16 @@ def _channel_mix(source: TrainingImage, recipe: Recipe, rng: Generator) -> tuple
         mix[0, 0] = 1.0
         if channels > 1:
             mix[1, 1] = float(rng.random() >= recipe.drop_nucleus)
-    low_high = np.percentile(mix @ source.sample, (1, 99), axis=1).T
-    return mix, low_high
+    least, low, high, most = np.percentile(mix @ source.sample, (0, 1, 99, 100), axis=1)
+    flat = high - low <= NARROW * np.maximum(abs(low), abs(high))
+    return mix, np.stack([np.where(flat, least, low), np.where(flat, most, high)], axis=1)
 
 
 def vary_intensity(image: np.ndarray, low: float, high: float, recipe: Recipe, rng: Generator) -> None:
-    """Normalise one channel (Y, X) in place: low..high becomes 0..1; then vary gamma, contrast, blur and noise."""
+    """Normalise one channel (Y, X) in place: low..high becomes 0..1, or all 0 where they are the same; then vary gamma,
+    contrast, blur and noise."""
     np.subtract(image, low, out=image)
-    np.multiply(image, 1 / max(high - low, 1e-3), out=image)
+    np.multiply(image, 1 / (high - low) if high > low else 0.0, out=image)
     if rng.random() < recipe.invert:
         np.subtract(1, image, out=image)
     if recipe.gamma:

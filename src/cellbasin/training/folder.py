@@ -12,6 +12,7 @@ from cellbasin.datasets import read_pair, select_records
 from cellbasin.image import Image
 from cellbasin.io import ReadError, Record, read_image
 from cellbasin.options import VALIDATION
+from cellbasin.training.generated import GENERATED
 from cellbasin.training.prepared import Annotated
 
 
@@ -29,6 +30,8 @@ def read_folder(
     RGB that training mixes to gray. The readers raise ReadError for files that cannot be used.
     """
     records = select_records(folder, split, exclude, sources, validation)
+    if any(record.source == GENERATED for record in records):
+        raise ReadError(f"{folder}: found a source called {GENERATED}, as drawn images are; expected another name")
     return [partial(read_annotated, record, channels) for record in records]
 
 

@@ -34,6 +34,7 @@ _LOG_EVERY = 50
 _SAVE_EVERY = 180.0  # seconds
 _LONGEST_STEP = 60.0  # seconds; more means that the process was paused, not that the machine is old or busy
 _NORM_BATCHES = 40
+_LENGTH = ("minutes", "epochs")  # settings that may change while a run goes on
 
 
 class TrainingError(RuntimeError):
@@ -282,13 +283,14 @@ class _Run:
     @property
     def origin(self) -> dict[str, str]:
         """What must not change in a run, else its card would not say what it has learned from, and how."""
+        settings = asdict(self.recipe)
         return {
             "network to start from": self.start.sha256[:12] if self.start else "none",
             "architecture": str(self.network.architecture),
-            "recipe": self.recipe.name,
             "sources": ", ".join(self.sources),
             "images": self.images,
-            "seed": str(self.recipe.seed),
+            "recipe": self.recipe.name,
+            **{name: str(value) for name, value in settings.items() if name not in ("name", *_LENGTH)},
         }
 
     def _restore(self) -> None:

@@ -14,6 +14,7 @@ import numpy as np
 
 from cellbasin.atomic import atomic
 from cellbasin.flows import labels_to_flows
+from cellbasin.intensity import NARROW
 from cellbasin.labels import relabel
 from cellbasin.options import NOT_ANNOTATED
 from cellbasin.parallel import parallel_map
@@ -21,8 +22,9 @@ from cellbasin.resize import resize, resize_labels
 
 FLOW_UNIT = 127  # flows are kept as int8
 FINEST_DIAMETER = 48.0  # pixels; larger objects are shrunk to this before their flows are computed
-_CACHE_VERSION = 5
+_CACHE_VERSION = 6
 _FULL_SCALE = 4000  # int16 value of the 99.9th percentile
+_SHADES = 256  # at least, from the 1st to the 99th percentile
 _SAMPLE = 4096  # pixels kept for percentiles of channel mixtures
 
 
@@ -54,8 +56,8 @@ class Level:
 @dataclass(frozen=True, slots=True)
 class TrainingImage:
     """levels: finest first, each half the one before; diameter: median, in pixels of the finest level; sample: float32
-    (C, n) random pixels; centres: (N, 2) in parts of height and width; areas: (N,) pixels of the finest level; content:
-    tells images and labels apart."""
+    (C, n) random pixels and each channel's darkest and brightest; centres: (N, 2) in parts of height and width; areas:
+    (N,) pixels of the finest level; content: tells images and labels apart."""
 
     name: str
     source: str
@@ -140,15 +142,23 @@ def _compute(annotated: Annotated, ignore: int) -> dict[str, np.ndarray]:
         arrays[f"flow{n}"] = np.rint(labels_to_flows(np.maximum(small, 0)) * FLOW_UNIT).astype(np.int8)
     finest = arrays["image0"].reshape(len(image), -1)
     chosen = np.random.default_rng(0).integers(0, finest.shape[1], _SAMPLE)
+    chosen = np.concatenate([chosen, finest.argmin(1), finest.argmax(1)])
     arrays["sample"] = finest[:, chosen].astype(np.float32)
     arrays["centres"], arrays["areas"] = _centres(arrays["labels0"])
     return arrays
 
 
 def _to_int16(image: np.ndarray, together: tuple[int, ...]) -> np.ndarray:
-    """One scale for the axes `together`: all of them for colours, so that mixtures keep their balance."""
-    low, high = np.percentile(image, (0, 99.9), axis=together, keepdims=True)
-    scaled = (image.astype(np.float32) - low) * (_FULL_SCALE / np.where(high > low, high - low, 1))
+    """One scale for the axes `together`: all of them for colours, so that mixtures keep their balance.
+
+    Where few bright pixels take most of the range, they are cut off, so that the others keep their shades.
+    """
+    least, low, high, bright, most = np.percentile(image, (0, 1, 99, 99.9, 100), axis=together, keepdims=True)
+    top = np.where(bright > least, bright, most)
+    scale = _FULL_SCALE / np.where(top > least, top - least, 1)
+    known = high - low > NARROW * np.maximum(abs(low), abs(high))
+    scale = np.where(known, np.maximum(scale, _SHADES / np.where(known, high - low, 1)), scale)
+    scaled = (image.astype(np.float32) - least) * scale
     return np.clip(np.rint(scaled), -32768, 32767).astype(np.int16)
 
 
