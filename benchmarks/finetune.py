@@ -97,7 +97,7 @@ def tuned(start: Weights, images: int, rate: float, budget: int, keep_norms: boo
     records = select_records(data_root(), "train", sources=(SOURCE,))
     readers = [partial(read_annotated, record) for record in records[:images]]
     prepared = prepare_all(readers + generated_images(count_for(1)))
-    recipe = replace(recipe, epochs=passes(recipe, len(prepared), budget))
+    recipe = replace(recipe, epochs=passes(recipe, images, budget))
     with tempfile.TemporaryDirectory(prefix="cellbasin-finetune-") as folder:
         out = train(prepared, start.card.architecture, recipe, Path(folder) / "tuned.safetensors", start=start)
         weights = load_weights(out)

@@ -144,7 +144,7 @@ def run_one(name: str, budget: int, equal: str) -> None:
     readers = read_folder(data_root(), "train", recipe.exclude)
     drawn = generated_images(COUNT, kinds=[kind for kind in TURNS if kind not in change.without])
     images = prepare_all(readers + (drawn if recipe.generated else []))
-    recipe = replace(recipe, epochs=passes(recipe, len(images), budget / ratio))
+    recipe = replace(recipe, epochs=passes(recipe, len(readers), budget / ratio))
     records = select_records(data_root(), "validation", recipe.exclude)
     started, used = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory(prefix="cellbasin-recipes-") as folder:

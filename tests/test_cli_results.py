@@ -18,7 +18,7 @@ import tifffile
 from cli_helpers import Run, assert_one_line, image, leftovers, run, save_image, small_model
 from PIL import Image as Pillow
 
-from cellbasin.io import read_labels, write_labels
+from cellbasin.io import find_pairs, read_labels, write_labels
 
 __all__ = ["image", "run", "small_model"]  # fixtures
 
@@ -262,3 +262,65 @@ def test_what_needs_a_package_is_refused_before_any_work(
     outcome = run("segment", image, "--save", "labels,parquet", "--model", small_model)
     assert_one_line(outcome, "parquet", "pyarrow", "pip install 'cellbasin[formats]'")
     assert list(image.parent.iterdir()) == [image]
+
+
+def test_axes_of_a_film_and_of_an_image_with_an_axis_of_one(run: Run, small_model: Path, tmp_path: Path) -> None:
+    frame = np.load(save_image(tmp_path / "a.npy"))
+    tifffile.imwrite(tmp_path / "film.tif", np.stack([frame] * 3), photometric="minisblack")
+    np.save(tmp_path / "odd.npy", frame[None, None])
+    for name, axes, count in (("film.tif", "TYX", 3), ("odd.npy", "ZCYX", 1)):
+        for diameter in (20, "once"):
+            outcome = run(
+                *("segment", tmp_path / name, "--axes", axes, "--diameter", diameter),
+                *("--model", small_model, "--out", tmp_path / axes),
+            )
+            assert outcome.code == 0, outcome.err
+            assert ("diameter for all images" in outcome.out + outcome.err) == (diameter == "once")
+        assert len(list((tmp_path / axes).glob("*_masks.tif"))) == count
+
+
+def test_json_goes_into_no_file_of_another_kind(run: Run, image: Path, small_model: Path) -> None:
+    other = image.with_name("other.tif")
+    tifffile.imwrite(other, np.eye(9, dtype=np.uint8))
+    before = other.read_bytes(), small_model.read_bytes()
+    for words in (
+        ("segment", image, "--model", small_model, "--json", other),
+        ("models", "list", "--json", other),
+        ("models", "info", small_model, "--json", small_model),
+        ("doctor", "--json", other),
+        ("score", other, other, "--json", other),
+    ):
+        assert_one_line(run(*words), "expected a new")
+    assert (other.read_bytes(), small_model.read_bytes()) == before
+    log = image.with_name("log.json")
+    for _ in range(2):
+        assert run("models", "list", "--json", log).code == 0
+
+
+def test_results_of_frames_are_no_images_the_next_time(run: Run, small_model: Path, tmp_path: Path) -> None:
+    frame = np.load(save_image(tmp_path / "one" / "a.npy"))
+    tifffile.imwrite(tmp_path / "film.tif", np.stack([frame] * 2), imagej=True, metadata={"axes": "TYX"})
+    for _ in range(2):
+        words = ["segment", *sorted(tmp_path.glob("*.tif")), "--model", small_model, "--diameter", 20]
+        assert run(*words).code == 0
+    assert len(list(tmp_path.glob("*.tif"))) == 3
+
+
+def test_own_results_are_not_taken_for_the_annotation(run: Run, small_model: Path, tmp_path: Path) -> None:
+    image = save_image(tmp_path / "cells.npy")
+    Pillow.fromarray(np.eye(96, dtype=np.uint8)).save(tmp_path / "cells_masks.png")
+    assert run("segment", image, "--model", small_model).code == 0
+    assert (tmp_path / "cells_masks.tif").is_file()
+    assert [labels.name for _, labels in find_pairs(tmp_path)] == ["cells_masks.png"]
+    (tmp_path / "cells_masks.png").unlink()
+    assert [labels.name for _, labels in find_pairs(tmp_path)] == ["cells_masks.tif"]
+
+
+def test_annotated_images_whose_axes_no_file_names_can_be_scored(run: Run, small_model: Path, tmp_path: Path) -> None:
+    frame = np.load(save_image(tmp_path / "a.npy"))
+    (tmp_path / "a.npy").unlink()
+    tifffile.imwrite(tmp_path / "b.tif", np.stack([frame] * 2), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "b_masks.tif", np.eye(96, dtype=np.uint16))
+    words = ("evaluate", tmp_path, "--model", small_model, "--channels", 0, "--diameter", 20)
+    assert_one_line(run(*words), "--axes CYX")
+    assert run(*words, "--axes", "CYX").code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,12 +23,14 @@ def select_records(
     exclude: Sequence[str] = (),
     sources: Sequence[str] = (),
     validation: float = VALIDATION,
+    axes: str | None = None,
 ) -> list[Record]:
     """List the annotated images of one part of a data set (see `cellbasin.io.read_index` for its layout).
 
     split: "train" (without what validation takes), "validation" (split off the training images by group, the
     same in every run), "test", or "all". A folder of pairs without splits is its own training and its own
-    test part. exclude: sources left out; sources: the only ones kept, if any are named. Raises ReadError
+    test part. exclude: sources left out; sources: the only ones kept, if any are named. axes: of all images,
+    instead of what their files say. Raises ReadError
     when nothing is left, a source is unknown or files are missing.
     """
     if split not in SPLITS:
@@ -49,7 +52,7 @@ def select_records(
         raise ReadError(
             f"{folder}: found no image in split {split}; expected some: check the split and the sources left out{few}"
         )
-    return records
+    return [replace(record, axes=axes or "") for record in records]
 
 
 def split_groups(groups: Sequence[tuple[str, str]], part: float) -> list[bool]:
@@ -88,9 +91,10 @@ def limit_per_source(records: Iterable[Record], limit: int) -> list[Record]:
     return kept
 
 
-def read_pair(record: Record, read: Callable[[Path], Image] = read_image) -> tuple[Image, np.ndarray]:
-    """Image, by `read`, and labels (int32 (Y, X)) of one record, checked to fit; raises ReadError."""
-    image, labels = read(record.image), read_numbered(record.masks)
+def read_pair(record: Record, read: Callable[[Path], Image] | None = None) -> tuple[Image, np.ndarray]:
+    """Image, by `read` where given, and labels (int32 (Y, X)) of one record, checked to fit; raises ReadError."""
+    image = read(record.image) if read else read_image(record.image, axes=record.axes or None)
+    labels = read_numbered(record.masks)
     if labels.shape != image.spatial_shape or labels.ndim != 2:
         raise ReadError(
             f"{record.masks}: found labels of shape {labels.shape}; expected two dimensions and the size of "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 
 
@@ -15,6 +16,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     cellbasin ...
     0
     """
-    from cellbasin.cli.app import run
+    try:
+        from cellbasin.cli.app import run
 
-    return run(arguments)
+        return run(arguments)
+    except KeyboardInterrupt:  # while all is being loaded
+        sys.stderr.write("cellbasin: interrupted\n")
+        return 130

@@ -124,6 +124,11 @@ def check_json(target: str | Path | None, used: Iterable[Path] = ()) -> None:
         raise CommandError(f"{path}: found a folder or device there; expected a file: choose another")
     if path.resolve() in {other.resolve() for other in used}:
         raise CommandError(f"{path}: found an image or its result there; expected a new file: choose another")
+    if path.is_file():
+        with path.open("rb") as file:
+            first = file.read(1)
+        if first not in (b"", b"{", b"["):
+            raise CommandError(f"{path}: found a file there that is no JSON; expected a new one: choose another name")
     make_folder(folder, "choose another")
 
 

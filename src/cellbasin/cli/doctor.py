@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from cellbasin.cli.console import DONE, PARTLY, say, told, write_json
+from cellbasin.cli.console import DONE, PARTLY, check_json, say, told, write_json
 from cellbasin.cli.flags import JsonOption
 
 EXAMPLES = """Examples:
@@ -41,6 +41,7 @@ def doctor(*, json_file: JsonOption = None) -> int:
 
     Exit code 1 when something is found that keeps cellbasin from working.
     """
+    check_json(json_file)
     checks = (_system, _engines, _kernels, _models, _trial, _folders, _optional)
     findings = [finding for check in checks for finding in _checked(check)]
     if json_file:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -75,12 +76,12 @@ def evaluate(  # noqa: PLR0913
     if limit is not None and limit < 1:
         raise CommandError(f"--limit is {limit}, expected a number from 1")
     options = options_from(flags)
-    records = select_records(folder, split, sources=source)
+    records = select_records(folder, split, sources=source, axes=options.axes)
     records = limit_per_source(records, limit) if limit else records
     _check_files(records, json_file, save, log)
     model = (models or ModelFlags()).load()
     first: dict[str, Any] = {}
-    settings: dict[str, Any] = {"diameter": diameter, "options": options, "ignore": ignore}
+    settings: dict[str, Any] = {"diameter": diameter, "options": replace(options, axes=None), "ignore": ignore}
     with Bar(len(records)) as bar:
         bar.begin("segmenting")
         found = run(model, records, **settings, progress=bar.tell, report=_reporter(save, bar, first))

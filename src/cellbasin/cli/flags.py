@@ -100,12 +100,16 @@ def _flag(item: Field[Any], hint: Any) -> tuple[str, Any, Any]:
     return item.name, Annotated[hint, parameter], default
 
 
+VOLUME_OPTIONS = tuple(item.name for item in fields(Options) if item.metadata["help"].startswith("Volumes:"))
+
 if TYPE_CHECKING:
     SegmentFlags: TypeAlias = Any
     EvaluateFlags: TypeAlias = Any
 else:
     SegmentFlags = Annotated[_flags("SegmentFlags") | None, Parameter(name="*")]
-    EvaluateFlags = Annotated[_flags("EvaluateFlags", without=("diameter",)) | None, Parameter(name="*")]
+    EvaluateFlags = Annotated[
+        _flags("EvaluateFlags", without=("diameter", *VOLUME_OPTIONS)) | None, Parameter(name="*")
+    ]
 
 
 def options_from(flags: Any) -> Options:

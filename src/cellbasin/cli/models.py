@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from cyclopts import App, Parameter
 
 from cellbasin.atomic import atomic
-from cellbasin.cli.console import DONE, Bar, CommandError, say, table, told, write_json
+from cellbasin.cli.console import DONE, Bar, CommandError, check_json, say, table, told, write_json
 from cellbasin.cli.flags import JsonOption
 
 if TYPE_CHECKING:
@@ -62,6 +62,7 @@ def list_models(*, json_file: JsonOption = None) -> int:
     """List the models that can be used by name."""
     from cellbasin.weights import SHIPPED, WeightsError, known_models, load_weights
 
+    check_json(json_file)
     records: list[dict[str, Any]] = []
     for name, path in sorted(known_models().items()):
         where = "shipped" if path.parent == SHIPPED else "added"
@@ -85,6 +86,7 @@ def info(
     from cellbasin.weights import find_model
 
     path = find_model(model)
+    check_json(json_file, [path])
     facts = _facts(open_weights(path), path)
     if json_file:
         write_json(json_file, facts)

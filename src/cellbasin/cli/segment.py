@@ -57,7 +57,7 @@ _FULL = {getattr(errno, name, None) for name in ("ENOSPC", "EDQUOT", "EROFS")}
 
 
 def segment(
-    *inputs: Annotated[Path, Parameter(name="INPUT", help="Image files, folders or patterns.")],
+    *inputs: Annotated[Path, Parameter(name="INPUT", help="Image files, folders (not those inside them) or patterns.")],
     out: Annotated[
         Path | None, Parameter(metavar="DIR", help="Folder for the results; default: beside each image.")
     ] = None,
@@ -203,7 +203,7 @@ class _Batch:
                 bar.begin(f"diameter: {path.name}")
                 try:
                     _, image = next(read_frames(path, axes=self.options.axes))
-                    result = model.segment(image, options=self.options, progress=bar.tell)
+                    result = model.segment(image, options=replace(self.options, axes=None), progress=bar.tell)
                 except USER_ERRORS:
                     continue
                 finally:
@@ -237,7 +237,7 @@ class _Batch:
                 bar.begin(f"{path.name} {frame[1:]}")
                 self._claim(path, stem)
             check_dimensions(self.what, image)
-            result = model.segment(image, options=self.options, progress=bar.tell)
+            result = model.segment(image, options=replace(self.options, axes=None), progress=bar.tell)
             bar.tell("writing", 0.0)
             files = save(result, image, stem, self.what)
         except WriteError as error:

@@ -46,7 +46,7 @@ class RecipeFlags:
         ),
     ] = None
     minutes: Annotated[float | None, Parameter(help="Length of the run in minutes of training.")] = None
-    epochs: Annotated[int | None, Parameter(help="Length of the run in passes over the images.")] = None
+    epochs: Annotated[int | None, Parameter(help="Length of the run in passes over the annotated images.")] = None
     exclude: Annotated[tuple[str, ...], words("SOURCE[,...]", "Sources to leave out besides the recipe's.")] = ()
     only: Annotated[tuple[str, ...], words("SOURCE[,...]", "The only sources to learn from: for a specialist.")] = ()
     learning_rate: Annotated[
@@ -92,7 +92,7 @@ class RecipeFlags:
         return found if self.epochs is None else replace(found, minutes=0, epochs=self.epochs)
 
 
-def train(
+def train(  # noqa: PLR0913
     folder: Annotated[Path, Parameter(name="DIR", help="Annotated images.")],
     /,
     *,
@@ -116,11 +116,15 @@ def train(
     channels: Annotated[
         tuple[int, ...] | None, Parameter(**CHANNELS, help="Channels of images whose layout no index tells.")
     ] = None,
+    axes: Annotated[
+        str | None,
+        Parameter(metavar="LETTERS", help="Meaning of the axes of all images, such as CYX; else their files'."),
+    ] = None,
 ) -> int:
     """Train a network on annotated images; stops and resumes, validates on a part it never learns from."""
     check_torch()
     _check(out, session_minutes, validate_every)
-    Options(channels=channels)  # refuses numbers that name none
+    Options(channels=channels, axes=axes)  # refuses what cannot be
     from cellbasin.training.loop import TrainingError
     from cellbasin.training.loop import train as run
 
@@ -128,7 +132,7 @@ def train(
     settings = (recipe or RecipeFlags()).settings(weights)
     if recipe is not None:
         _check_sources(folder, recipe.exclude)
-    images = _prepared(folder, settings, channels)
+    images = _prepared(folder, settings, channels, axes)
     try:
         written = run(
             images,
@@ -136,7 +140,7 @@ def train(
             settings,
             out,
             start=weights,
-            validate=_validate(folder, settings, channels) if validate_every > 0 else None,
+            validate=_validate(folder, settings, channels, axes) if validate_every > 0 else None,
             validate_every=validate_every * 60,
             report=_print_line,
             session_minutes=math.inf if session_minutes is None else session_minutes,
@@ -146,7 +150,7 @@ def train(
     if written != out:
         mention(f"stopped for now; run the same command again to go on ({written})")
         return DONE
-    _finish(out, folder, settings, images, channels)
+    _finish(out, folder, settings, images, channels, axes)
     how = "" if channels is None else f"; segment with --channels {','.join(map(str, channels))}"
     mention(f"wrote {out}{how}")
     return DONE
@@ -195,11 +199,11 @@ def _start(start: str | None, network: str | None, out: Path) -> tuple[Architect
     return known[network or "half"], None
 
 
-def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> list[Any]:
+def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None, axes: str | None) -> list[Any]:
     from cellbasin.training.generated import GENERATED
     from cellbasin.training.prepared import prepare_all
 
-    readers = _readers(folder, settings, channels)
+    readers = _readers(folder, settings, channels, axes)
     with Bar(len(readers)) as bar:
         bar.begin("flows of the labels")
         images = prepare_all(readers, settings.ignore_label, lambda done, total: bar.end(done))
@@ -212,21 +216,25 @@ def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
     return images
 
 
-def _readers(folder: Path, settings: Recipe, channels: tuple[int, ...] | None, most: int | None = None) -> list[Any]:
+def _readers(
+    folder: Path, settings: Recipe, channels: tuple[int, ...] | None, axes: str | None, most: int | None = None
+) -> list[Any]:
     """What a run learns from: annotated images and, where the recipe wants some, generated ones, `most` at most."""
     from cellbasin.training.folder import read_folder
     from cellbasin.training.generated import count_for, generated_images
 
-    readers = read_folder(folder, "train", settings.exclude, channels, settings.validation, settings.only)
-    drawn = count_for(settings.minutes) if settings.generated else 0
+    readers = read_folder(folder, "train", settings.exclude, channels, settings.validation, settings.only, axes)
+    drawn = count_for(settings.minutes, len(readers)) if settings.generated else 0
     return readers + generated_images(drawn if most is None else min(drawn, most), settings.seed)
 
 
-def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) -> Callable[[Any], Any] | None:
+def _validate(
+    folder: Path, settings: Recipe, channels: tuple[int, ...] | None, axes: str | None
+) -> Callable[[Any], Any] | None:
     from cellbasin.datasets import limit_per_source
     from cellbasin.evaluation import validator
 
-    records = _validation_records(folder, settings)
+    records = _validation_records(folder, settings, axes)
     if not records:
         mention("too few images to split off a validation part: not validated")
         return None
@@ -235,17 +243,19 @@ def _validate(folder: Path, settings: Recipe, channels: tuple[int, ...] | None) 
     return validator(records, diameter=settings.diameter, options=Options(channels=channels))
 
 
-def _validation_records(folder: Path, settings: Recipe) -> list[Any]:
+def _validation_records(folder: Path, settings: Recipe, axes: str | None) -> list[Any]:
     from cellbasin.datasets import select_records
     from cellbasin.io import ReadError
 
     try:
-        return select_records(folder, "validation", settings.exclude, settings.only, settings.validation)
+        return select_records(folder, "validation", settings.exclude, settings.only, settings.validation, axes)
     except ReadError:
         return []
 
 
-def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], channels: tuple[int, ...] | None) -> None:
+def _finish(
+    out: Path, folder: Path, settings: Recipe, images: list[Any], channels: tuple[int, ...] | None, axes: str | None
+) -> None:
     """Teach the finished network to tell object sizes, and find out in which precisions it may run."""
     from cellbasin.datasets import select_records
     from cellbasin.training.finish import finish
@@ -253,9 +263,9 @@ def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], channe
     from cellbasin.training.size_fit import PER_SOURCE
     from cellbasin.weights import load_weights, save_weights
 
-    readers = _readers(folder, settings, channels, most=PER_SOURCE)  # drawing takes longer than looking
-    records = _validation_records(folder, settings)
-    own = select_records(folder, "train", settings.exclude, settings.only, settings.validation)
+    readers = _readers(folder, settings, channels, axes, most=PER_SOURCE)  # drawing takes longer than looking
+    records = _validation_records(folder, settings, axes)
+    own = select_records(folder, "train", settings.exclude, settings.only, settings.validation, axes)
     done = finish(load_weights(out), images, readers, records, own, settings, mention, channels)
     save_weights(out, done.card, done.tensors)
     log = out.with_suffix(".log.jsonl")

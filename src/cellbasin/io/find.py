@@ -13,6 +13,7 @@ from pathlib import Path
 
 from .errors import ReadError
 from .read import SUFFIXES, is_zarr
+from .write import is_as_segmented
 
 MASK_ENDINGS = ("_masks", "_cp_masks")
 """What is added to an image's stem in the names of its labels, in the order in which they are looked for."""
@@ -41,6 +42,7 @@ _PNG_ENDINGS = (".log",)  # what 'cellbasin train' draws of a run
 LABEL_SUFFIXES = (".tif", ".tiff", ".png", ".npy")
 """Endings of label images, in any case, in the order in which they are looked for."""
 
+_FRAME = re.compile(r"(_p\d+)?(_t\d+)?$")  # what `read_frames` adds to a name
 _INDEX = "index.csv"
 
 
@@ -58,6 +60,7 @@ class Record:
     diameter : median diameter of the objects in pixels, None if unknown.
     objects : number of objects, None if unknown.
     annotated : fraction of the image that is annotated.
+    axes : a letter per axis of the image, "" for what the file says.
     """
 
     source: str
@@ -72,6 +75,7 @@ class Record:
     diameter: float | None = None
     objects: int | None = None
     annotated: float = 1.0
+    axes: str = ""
 
 
 def find_images(inputs: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -227,7 +231,7 @@ def _expand(path: Path) -> list[Path]:
         return [path]
     if path.is_dir():
         images = _images_among(path.iterdir())
-        where = "in this folder"
+        where = f"in this folder (of folders in it, '{path}/**/*.tif' finds them)"
     elif glob.has_magic(str(path)):
         images = _images_among(Path(match) for match in glob.glob(os.path.expanduser(path), recursive=True))
         where = "that fits this pattern"
@@ -253,8 +257,9 @@ def _images_among(paths: Iterable[Path]) -> list[Path]:
 def _is_result_of(path: Path, stems: set[tuple[Path, str]]) -> bool:
     parent = path.resolve().parent
     return any(
-        path.stem.endswith(ending) and (parent, path.stem.removesuffix(ending)) in stems
+        path.stem.endswith(ending) and (parent, stem) in stems
         for ending in _result_endings(path)
+        for stem in (path.stem.removesuffix(ending), _FRAME.sub("", path.stem.removesuffix(ending)))
     )
 
 
@@ -265,22 +270,27 @@ def _result_endings(path: Path) -> tuple[str, ...]:
 
 def _labels_of(image: Path) -> Path | None:
     for stem in (image.stem, image.stem.removesuffix("_img")):
-        for ending in MASK_ENDINGS:
-            path = _file_of(image.with_name(f"{stem}{ending}"), LABEL_SUFFIXES)
-            if path is not None:
-                return path
+        masks = [path for end in MASK_ENDINGS for path in _files_of(image.with_name(f"{stem}{end}"), LABEL_SUFFIXES)]
         seg = image.with_name(f"{stem}_seg.npy")
-        if seg.is_file():
-            return seg
+        found = _annotation([*masks, seg] if seg.is_file() else masks)
+        if found is not None:
+            return found
     return None
 
 
-def _file_of(stem: Path, suffixes: Iterable[str]) -> Path | None:
-    """The first file that there is of a path without its ending, which may be written .tif, .TIF or .Tif."""
+def _annotation(candidates: Sequence[Path]) -> Path | None:
+    """The first label file, but one that `save` wrote only where there is no other: it is a result, and no truth."""
+    if len(candidates) > 1:
+        candidates = [path for path in candidates if not is_as_segmented(path)] or candidates
+    return candidates[0] if candidates else None
+
+
+def _files_of(stem: Path, suffixes: Iterable[str]) -> list[Path]:
+    """The files that there are of a path without its ending, which may be written .tif, .TIF or .Tif."""
     paths = (
         stem.with_name(stem.name + spelt) for suffix in suffixes for spelt in (suffix, suffix.upper(), suffix.title())
     )
-    return next((path for path in paths if path.is_file()), None)
+    return [path for path in paths if path.is_file()]
 
 
 def _indexed(index: Path) -> list[Record]:
@@ -305,8 +315,8 @@ def _record(index: Path, number: int, row: dict[str, str]) -> Record:
     if inside.is_absolute() or ".." in inside.parts or not name:  # results are written to folders of these names
         raise ReadError(f"{index}: line {number} names {str(inside)!r}; expected a name inside the data set")
     stem = index.parent / inside
-    image = _file_of(stem, (".png", ".jpg", *SUFFIXES))
-    masks = _file_of(stem.with_name(f"{stem.name}{MASK_ENDINGS[0]}"), LABEL_SUFFIXES)
+    image = next(iter(_files_of(stem, (".png", ".jpg", *SUFFIXES))), None)
+    masks = _annotation(_files_of(stem.with_name(f"{stem.name}{MASK_ENDINGS[0]}"), LABEL_SUFFIXES))
     if image is None or masks is None:
         wanted = f"{stem}.png" if image is None else f"{stem}{MASK_ENDINGS[0]}.png"
         raise ReadError(f"{index}: line {number} names {wanted}, which does not exist; expected a file for every line")

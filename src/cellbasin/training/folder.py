@@ -10,7 +10,7 @@ import numpy as np
 
 from cellbasin.datasets import read_pair, select_records
 from cellbasin.image import Image
-from cellbasin.io import ReadError, Record, read_image
+from cellbasin.io import ReadError, Record
 from cellbasin.options import VALIDATION
 from cellbasin.training.generated import GENERATED
 from cellbasin.training.prepared import Annotated
@@ -23,22 +23,23 @@ def read_folder(
     channels: tuple[int, ...] | None = None,
     validation: float = VALIDATION,
     sources: Sequence[str] = (),
+    axes: str | None = None,
 ) -> list[Callable[[], Annotated]]:
     """Readers of the annotated images of one part of a data set, for `prepare_all`; see `select_records`.
 
     channels: (primary,) or (primary, nuclear) of images whose layout the index does not tell; None: gray, or
     RGB that training mixes to gray. The readers raise ReadError for files that cannot be used.
     """
-    records = select_records(folder, split, exclude, sources, validation)
+    records = select_records(folder, split, exclude, sources, validation, axes)
     if any(record.source == GENERATED for record in records):
         raise ReadError(f"{folder}: found a source called {GENERATED}, as drawn images are; expected another name")
     return [partial(read_annotated, record, channels) for record in records]
 
 
 def read_annotated(
-    record: Record, channels: tuple[int, ...] | None = None, read: Callable[[Path], Image] = read_image
+    record: Record, channels: tuple[int, ...] | None = None, read: Callable[[Path], Image] | None = None
 ) -> Annotated:
-    """Read one annotated image, its pixels by `read`; see `read_folder`.
+    """Read one annotated image, its pixels by `read` where given; see `read_folder`.
 
     Raises ReadError when the image is not two-dimensional, lacks a channel, holds NaN or infinity, or its labels have
     another size.

@@ -159,7 +159,7 @@ class _Run:
         own = sorted(image.content for image in images if image.source != GENERATED)
         self.images = f"{len(own)} ({hashlib.sha256(''.join(own).encode()).hexdigest()[:8]})"
         self.start = start
-        self.steps = round(recipe.epochs * max(1, len(images) // recipe.schedule[-1][2]))
+        self.steps = round(recipe.epochs * max(1, (len(own) or len(images)) // recipe.schedule[-1][2]))
         self.sums, self.summed = torch.zeros(2), 0
         self.checkpoint = out.with_suffix(".checkpoint.pt")
         if self.checkpoint.exists():
