@@ -203,7 +203,7 @@ class _Batch:
                 bar.begin(f"diameter: {path.name}")
                 try:
                     _, image = next(read_frames(path, axes=self.options.axes))
-                    result = model.segment(image, options=replace(self.options, axes=None), progress=bar.tell)
+                    result = model.segment(image, options=self._options_of(image), progress=bar.tell)
                 except USER_ERRORS:
                     continue
                 finally:
@@ -213,6 +213,10 @@ class _Batch:
             diameter = size.common_diameter(found)
             self.options = replace(self.options, diameter=diameter)
             self._say(f"diameter for all images: {diameter:.1f} px, the median of {len(found)} estimates")
+
+    def _options_of(self, image: Image) -> Options:
+        """The axes that were named are those of the file; a frame has fewer."""
+        return replace(self.options, axes=self.options.axes and image.axes)
 
     def _segment_file(self, model: Model, path: Path, bar: Bar) -> None:
         """Every image of a file; what cannot be read ends the file, what cannot be segmented only the frame."""
@@ -237,7 +241,7 @@ class _Batch:
                 bar.begin(f"{path.name} {frame[1:]}")
                 self._claim(path, stem)
             check_dimensions(self.what, image)
-            result = model.segment(image, options=replace(self.options, axes=None), progress=bar.tell)
+            result = model.segment(image, options=self._options_of(image), progress=bar.tell)
             bar.tell("writing", 0.0)
             files = save(result, image, stem, self.what)
         except WriteError as error:
