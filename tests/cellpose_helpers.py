@@ -54,3 +54,7 @@ def short_training(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+def labels(seed: int = 1) -> np.ndarray:
+    return generate("nuclei", (96, 96), diameter=20, seed=seed).labels

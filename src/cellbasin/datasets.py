@@ -30,8 +30,7 @@ def select_records(
     split: "train" (without what validation takes), "validation" (split off the training images by group, the
     same in every run), "test", or "all". A folder of pairs without splits is its own training and its own
     test part. exclude: sources left out; sources: the only ones kept, if any are named. axes: of all images,
-    instead of what their files say. Raises ReadError
-    when nothing is left, a source is unknown or files are missing.
+    instead of what their files say. Raises ReadError when nothing is left, a source is unknown or files are missing.
     """
     if split not in SPLITS:
         raise ReadError(f"{folder}: found split {split!r}; expected one of {', '.join(SPLITS)}")

@@ -122,8 +122,8 @@ def evaluate(
 
     diameter: pixels, "auto" to estimate it for each image, or "true" for the median of the annotated objects
     (the model's own where there are none). options: everything else; its channels hold for images whose
-    layout the record does not tell. ignore: label of pixels not annotated. report is called with every
-    result. Raises ReadError for files that cannot be used, ValueError for another word as diameter.
+    layout the record does not tell, and the axes are the record's. ignore: label of pixels not annotated. report is
+    called with every result. Raises ReadError for files that cannot be used, ValueError for another word as diameter.
     """
     if isinstance(diameter, str) and diameter not in ("auto", "true"):
         raise ValueError(f"diameter is {diameter!r}, expected a number of pixels, auto or true")
@@ -134,7 +134,8 @@ def evaluate(
         true = median_diameter(labels, ignore)
         wanted = {"auto": None, "true": true if true > 0 else model.card.diameter}
         used = wanted[diameter] if isinstance(diameter, str) else diameter
-        chosen = replace(options, diameter=used, channels=channels_of(record, image, options.channels))
+        channels = channels_of(record, image, options.channels)
+        chosen = replace(options, diameter=used, channels=channels, axes=None)
         started = time.perf_counter()
         try:
             result = model.segment(image, options=chosen, progress=progress)

@@ -115,9 +115,8 @@ def _fill_flows(
     large = np.flatnonzero((counts > 0) & (cells >= 2))
     half = 0.5 if large.size else 0.0
     torn[large] = parallel_map(fill_coarsely, large.tolist(), subrange(tell, 0, half))
-    for found in parallel_map(
-        fill, _groups(boxes, np.flatnonzero((counts > 0) & (cells < 2))), subrange(tell, half, 1)
-    ):
+    others = _groups(boxes, np.flatnonzero((counts > 0) & (cells < 2)))
+    for found in parallel_map(fill, others, subrange(tell, half, 1)):
         torn[found] = True
     return torn
 

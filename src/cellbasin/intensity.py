@@ -15,7 +15,7 @@ from cellbasin.image import Image
 from cellbasin.parallel import parallel_map, thread_count
 
 LOW, HIGH = 1.0, 99.0
-NARROW = 1e-5
+_NARROW = 1e-5
 _BOUND = 1e6
 _TINY = float(np.finfo(np.float64).tiny)  # a smaller difference has no finite reciprocal
 
@@ -83,9 +83,9 @@ def normalisation_range(channel: np.ndarray, *, low: float = LOW, high: float = 
             f"found intensities from {values.min():g} to {values.max():g}, whose difference no float holds; "
             "expected a narrower range: divide them first"
         )
-    if _differ(lower, upper):
+    if differ(lower, upper):
         return lower, upper
-    return (bottom, top) if _differ(bottom, top) else (bottom, bottom)
+    return (bottom, top) if differ(bottom, top) else (bottom, bottom)
 
 
 def apply_range(channel: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
@@ -195,8 +195,9 @@ def _checked(channel: np.ndarray) -> np.ndarray:
     return np.ascontiguousarray(channel, dtype)
 
 
-def _differ(lower: float, upper: float) -> bool:
-    return upper - lower > max(NARROW * max(abs(lower), abs(upper)), _TINY)
+def differ(lower: float, upper: float) -> bool:
+    """Whether two percentiles are far enough apart for what lies between to be more than rounding."""
+    return upper - lower > max(_NARROW * max(abs(lower), abs(upper)), _TINY)
 
 
 def _parts(size: int) -> list[slice]:

@@ -144,6 +144,10 @@ class Options:
         return {item.name: getattr(self, item.name) for item in fields(self)}
 
 
+VOLUME_OPTIONS = tuple(item.name for item in fields(Options) if item.metadata["help"].startswith("Volumes:"))
+"""Options that change nothing in images."""
+
+
 def _number(item: Field[Any], value: Any) -> float | int | None:
     """The number, of numpy or Python, that an option has: whole where its default is."""
     if value is None and item.default is None:

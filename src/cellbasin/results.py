@@ -23,9 +23,9 @@ class Segmentation:
     in volumes only), mean_probability, flow_error, touches_border, and where the model was calibrated for it
     confidence: the probability that the object's IoU with a true one is at least 0.5 (`confidence.py`; images and
     volumes of one plane only).
-    provenance: program, version, models (name and sha256), engine, precision, options, image, seconds, and more; of an
-    image or a volume of one plane novelty: how far its style is from those learned from, and whether that is unlike
-    them (`novelty.py`); of a volume anisotropy and anisotropy_source.
+    provenance: program, version, models (name, sha256 and precision), engine, precision, options, image, seconds, and
+    more; of an image or a volume of one plane novelty: how far its style is from those learned from, and whether that
+    is unlike them (`novelty.py`); of a volume anisotropy and anisotropy_source.
 
     >>> labels, flow = np.ones((4, 5), np.int32), np.zeros((2, 4, 5), np.float32)
     >>> objects = {"label": np.array([1])}

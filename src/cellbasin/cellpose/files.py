@@ -27,12 +27,14 @@ from cellbasin.network_outputs import FLOW_SCALE
 from cellbasin.results import Segmentation
 
 _PICTURES = {
-    "masks": ("{}.png", "{}.tif"),
-    "outlines": ("_outlines{}.png",),
-    "flows": ("_flows{}.tif", "_dP{}.tif"),
-    ".": ("_cp_output{}.png",),
+    "png": ("masks", "{}.png"),
+    "tif": ("masks", "{}.tif"),
+    "outlines": ("outlines", "_outlines{}.png"),
+    "colours": ("flows", "_flows{}.tif"),
+    "flows": ("flows", "_dP{}.tif"),
+    "overlay": (".", "_cp_output{}.png"),
 }
-"""Ends of the names of pictures that are written, by folder; the suffix of the masks is filled in."""
+"""Pictures that are written: folder, where each kind has one of its own, and end of the name around the suffix."""
 
 FLAT_FILES = ("save_txt", "save_outlines", "save_flows", "save_mpl", "save_rois")
 """Flags of files that are written of images only, not of volumes."""
@@ -51,9 +53,12 @@ class Places:
 
     def path(self, kind: str, name: str) -> Path:
         """A file; kind: masks, outlines, txt_outlines or flows, a folder of its own where that is asked for."""
-        folder = self.folder / kind if self.in_folders else self.folder
-        folder.mkdir(parents=True, exist_ok=True)
-        return folder / f"{self.image.stem}{name}"
+        return (self.folder / kind if self.in_folders else self.folder) / f"{self.image.stem}{name}"
+
+    def picture(self, name: str) -> Path:
+        """One of `_PICTURES`."""
+        kind, end = _PICTURES[name]
+        return self.path(kind, end.format(self.suffix))
 
     def beside(self, name: str) -> Path:
         """A file beside the image."""
@@ -76,16 +81,14 @@ def check_pictures_are_safe(images: Sequence[Path], given: Namespace) -> None:
     sources = {image.resolve() for image in images}
     for image in images:
         where = places(image, given)
-        for kind, ends in _PICTURES.items():
-            folder = where.folder / kind if where.in_folders else where.folder
-            for end in ends:
-                target = folder / f"{image.stem}{end.format(where.suffix)}"
-                nameless = kind == "masks" and not where.suffix and target.exists()  # an image, or masks of one
-                if target.resolve() in sources or nameless:
-                    raise ValueError(
-                        f"found {target}, which results of {image} would replace; expected another --output_name "
-                        "or --savedir"
-                    )
+        for name in _PICTURES:
+            target = where.picture(name)
+            nameless = target.stem == image.stem and target.exists()  # an image, or masks of one
+            if target.resolve() in sources or nameless:
+                raise ValueError(
+                    f"found {target}, which results of {image} would replace; expected another --output_name "
+                    "or --savedir"
+                )
 
 
 def write_results(result: Segmentation, image: Image, where: Places, given: Namespace) -> list[Path]:
@@ -96,33 +99,31 @@ def write_results(result: Segmentation, image: Image, where: Places, given: Name
     labels, written = result.labels, []
     flat = labels.ndim == 2
 
-    def path(kind: str, name: str) -> Path:
-        written.append(where.path(kind, name))
-        return written[-1]
+    def claim(path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        written.append(path)
+        return path
 
-    suffix = where.suffix
     as_png = given.save_png and flat and labels.max() <= 65535
     if as_png:
-        write_labels(path("masks", f"{suffix}.png"), labels)
+        write_labels(claim(where.picture("png")), labels)
     if given.save_tif or (given.save_png and not as_png):
-        write_labels(path("masks", f"{suffix}.tif"), labels, image.voxel_size, result.provenance)
+        write_labels(claim(where.picture("tif")), labels, image.voxel_size, result.provenance)
     if given.save_txt and flat:
-        write_outlines_text(path("txt_outlines", "_cp_outlines.txt"), labels, points="centres")
+        write_outlines_text(claim(where.path("txt_outlines", "_cp_outlines.txt")), labels, points="centres")
     if given.save_outlines and flat:
-        write_picture(path("outlines", f"_outlines{suffix}.png"), _outlined(image, labels))
+        write_picture(claim(where.picture("outlines")), _outlined(image, labels))
     if given.save_flows and flat:
-        _write_tiff(path("flows", f"_flows{suffix}.tif"), flow_colours(result.flow).astype(np.uint16) * 257)
-        _write_tiff(path("flows", f"_dP{suffix}.tif"), (FLOW_SCALE * result.flow).astype(np.float32))
+        _write_tiff(claim(where.picture("colours")), flow_colours(result.flow).astype(np.uint16) * 257)
+        _write_tiff(claim(where.picture("flows")), (FLOW_SCALE * result.flow).astype(np.float32))
     if given.save_mpl and flat:
-        write_picture(path(".", f"_cp_output{suffix}.png"), overlay(_shown(image), labels))
+        write_picture(claim(where.picture("overlay")), overlay(_shown(image), labels))
     if given.save_rois and flat:
-        written.append(where.beside("_rois.zip"))
-        write_rois(written[-1], labels)
+        write_rois(claim(where.beside("_rois.zip")), labels)
     if not given.no_npy:
-        written.append(where.beside("_seg.npy"))
         channels = (given.chan, given.chan2)
         maps = result.flow, result.probability
-        write_seg(written[-1], labels, *maps, result.diameter, str(where.image), channels)
+        write_seg(claim(where.beside("_seg.npy")), labels, *maps, result.diameter, str(where.image), channels)
     return written
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,11 @@ def not_too_large(labels: np.ndarray, max_size_fraction: float) -> np.ndarray:
     """
     sizes = areas(labels)
     return np.ones(len(sizes), bool) if max_size_fraction == LARGEST else sizes <= max_size_fraction * labels.size
+
+
+def judging_flows(dimensions: int) -> Callable[..., np.ndarray]:
+    """What makes the flows of found objects that a network's are compared with, in images or volumes."""
+    return CONVENTIONS["cellpose"].own_flows if dimensions == 2 else quick_flows
 
 
 def masks_to_flows(masks: np.ndarray, device: Any = None, niter: int | None = None) -> np.ndarray:
@@ -80,7 +85,7 @@ def compute_masks(
         flow_threshold=None,
         min_size=max(min_size, 0),
         steps=max(int(niter or 200), 1),
-        own_flows=conventions.own_flows if probability.ndim == 2 else quick_flows,
+        own_flows=judging_flows(probability.ndim),
     )
     limit = flow_threshold if flow_threshold and flow_threshold > 0 else np.inf
     labels = judge(found, limit, conventions.border_leniency).labels

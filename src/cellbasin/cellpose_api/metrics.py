@@ -67,11 +67,11 @@ def boundary_scores(
 def flow_error(maski: np.ndarray, dP_net: np.ndarray, device: Any = None) -> tuple[np.ndarray, np.ndarray]:
     """Mean squared difference of each label's own flow, as `compute_masks` judges by, from a network's (5 times unit
     vectors), and the own flow."""
+    from cellbasin.cellpose_api.dynamics import judging_flows
     from cellbasin.dynamics import flow_errors
-    from cellbasin.flows import centroid_flows, labels_to_flows
 
     labels = _labels(maski)
-    own = centroid_flows(labels) if labels.ndim == 2 else labels_to_flows(labels)
+    own = judging_flows(labels.ndim)(labels)
     return flow_errors(labels, (np.asarray(dP_net) / FLOW_SCALE).astype(np.float32), own), own
 
 

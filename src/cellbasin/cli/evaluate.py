@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -81,7 +80,7 @@ def evaluate(  # noqa: PLR0913
     _check_files(records, json_file, save, log)
     model = (models or ModelFlags()).load()
     first: dict[str, Any] = {}
-    settings: dict[str, Any] = {"diameter": diameter, "options": replace(options, axes=None), "ignore": ignore}
+    settings: dict[str, Any] = {"diameter": diameter, "options": options, "ignore": ignore}
     with Bar(len(records)) as bar:
         bar.begin("segmenting")
         found = run(model, records, **settings, progress=bar.tell, report=_reporter(save, bar, first))

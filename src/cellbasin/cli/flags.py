@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeAlias, get_type_hints
 
 from cyclopts import Group, Parameter, Token
 
-from cellbasin.options import EngineName, Options, PrecisionName
+from cellbasin.options import VOLUME_OPTIONS, EngineName, Options, PrecisionName
 
 if TYPE_CHECKING:
     from cellbasin.model import Model
@@ -99,8 +99,6 @@ def _flag(item: Field[Any], hint: Any) -> tuple[str, Any, Any]:
     default = field(default=item.default) if item.default is not MISSING else field()
     return item.name, Annotated[hint, parameter], default
 
-
-VOLUME_OPTIONS = tuple(item.name for item in fields(Options) if item.metadata["help"].startswith("Volumes:"))
 
 if TYPE_CHECKING:
     SegmentFlags: TypeAlias = Any

@@ -124,7 +124,7 @@ def train(  # noqa: PLR0913
     """Train a network on annotated images; stops and resumes, validates on a part it never learns from."""
     check_torch()
     _check(out, session_minutes, validate_every)
-    Options(channels=channels, axes=axes)  # refuses what cannot be
+    reading = Options(channels=channels, axes=axes)
     from cellbasin.training.loop import TrainingError
     from cellbasin.training.loop import train as run
 
@@ -132,7 +132,7 @@ def train(  # noqa: PLR0913
     settings = (recipe or RecipeFlags()).settings(weights)
     if recipe is not None:
         _check_sources(folder, recipe.exclude)
-    images = _prepared(folder, settings, channels, axes)
+    images = _prepared(folder, settings, reading)
     try:
         written = run(
             images,
@@ -140,7 +140,7 @@ def train(  # noqa: PLR0913
             settings,
             out,
             start=weights,
-            validate=_validate(folder, settings, channels, axes) if validate_every > 0 else None,
+            validate=_validate(folder, settings, reading) if validate_every > 0 else None,
             validate_every=validate_every * 60,
             report=_print_line,
             session_minutes=math.inf if session_minutes is None else session_minutes,
@@ -150,7 +150,7 @@ def train(  # noqa: PLR0913
     if written != out:
         mention(f"stopped for now; run the same command again to go on ({written})")
         return DONE
-    _finish(out, folder, settings, images, channels, axes)
+    _finish(out, folder, settings, images, reading)
     how = "" if channels is None else f"; segment with --channels {','.join(map(str, channels))}"
     mention(f"wrote {out}{how}")
     return DONE
@@ -199,11 +199,11 @@ def _start(start: str | None, network: str | None, out: Path) -> tuple[Architect
     return known[network or "half"], None
 
 
-def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None, axes: str | None) -> list[Any]:
+def _prepared(folder: Path, settings: Recipe, reading: Options) -> list[Any]:
     from cellbasin.training.generated import GENERATED
     from cellbasin.training.prepared import prepare_all
 
-    readers = _readers(folder, settings, channels, axes)
+    readers = _readers(folder, settings, reading)
     with Bar(len(readers)) as bar:
         bar.begin("flows of the labels")
         images = prepare_all(readers, settings.ignore_label, lambda done, total: bar.end(done))
@@ -216,46 +216,42 @@ def _prepared(folder: Path, settings: Recipe, channels: tuple[int, ...] | None, 
     return images
 
 
-def _readers(
-    folder: Path, settings: Recipe, channels: tuple[int, ...] | None, axes: str | None, most: int | None = None
-) -> list[Any]:
+def _readers(folder: Path, settings: Recipe, reading: Options, most: int | None = None) -> list[Any]:
     """What a run learns from: annotated images and, where the recipe wants some, generated ones, `most` at most."""
     from cellbasin.training.folder import read_folder
     from cellbasin.training.generated import count_for, generated_images
 
-    readers = read_folder(folder, "train", settings.exclude, channels, settings.validation, settings.only, axes)
+    readers = read_folder(
+        folder, "train", settings.exclude, reading.channels, settings.validation, settings.only, reading.axes
+    )
     drawn = count_for(settings.minutes, len(readers)) if settings.generated else 0
     return readers + generated_images(drawn if most is None else min(drawn, most), settings.seed)
 
 
-def _validate(
-    folder: Path, settings: Recipe, channels: tuple[int, ...] | None, axes: str | None
-) -> Callable[[Any], Any] | None:
+def _validate(folder: Path, settings: Recipe, reading: Options) -> Callable[[Any], Any] | None:
     from cellbasin.datasets import limit_per_source
     from cellbasin.evaluation import validator
 
-    records = _validation_records(folder, settings, axes)
+    records = _validation_records(folder, settings, reading)
     if not records:
         mention("too few images to split off a validation part: not validated")
         return None
     records = limit_per_source(records, _VALIDATED)
     mention(f"{len(records)} images to validate on")
-    return validator(records, diameter=settings.diameter, options=Options(channels=channels))
+    return validator(records, diameter=settings.diameter, options=reading)
 
 
-def _validation_records(folder: Path, settings: Recipe, axes: str | None) -> list[Any]:
+def _validation_records(folder: Path, settings: Recipe, reading: Options) -> list[Any]:
     from cellbasin.datasets import select_records
     from cellbasin.io import ReadError
 
     try:
-        return select_records(folder, "validation", settings.exclude, settings.only, settings.validation, axes)
+        return select_records(folder, "validation", settings.exclude, settings.only, settings.validation, reading.axes)
     except ReadError:
         return []
 
 
-def _finish(
-    out: Path, folder: Path, settings: Recipe, images: list[Any], channels: tuple[int, ...] | None, axes: str | None
-) -> None:
+def _finish(out: Path, folder: Path, settings: Recipe, images: list[Any], reading: Options) -> None:
     """Teach the finished network to tell object sizes, and find out in which precisions it may run."""
     from cellbasin.datasets import select_records
     from cellbasin.training.finish import finish
@@ -263,10 +259,10 @@ def _finish(
     from cellbasin.training.size_fit import PER_SOURCE
     from cellbasin.weights import load_weights, save_weights
 
-    readers = _readers(folder, settings, channels, axes, most=PER_SOURCE)  # drawing takes longer than looking
-    records = _validation_records(folder, settings, axes)
-    own = select_records(folder, "train", settings.exclude, settings.only, settings.validation, axes)
-    done = finish(load_weights(out), images, readers, records, own, settings, mention, channels)
+    readers = _readers(folder, settings, reading, most=PER_SOURCE)  # drawing takes longer than looking
+    records = _validation_records(folder, settings, reading)
+    own = select_records(folder, "train", settings.exclude, settings.only, settings.validation, reading.axes)
+    done = finish(load_weights(out), images, readers, records, own, settings, mention, reading.channels)
     save_weights(out, done.card, done.tensors)
     log = out.with_suffix(".log.jsonl")
     if log.exists():  # a run of a few steps has none

@@ -231,7 +231,7 @@ def _expand(path: Path) -> list[Path]:
         return [path]
     if path.is_dir():
         images = _images_among(path.iterdir())
-        where = f"in this folder (of folders in it, '{path}/**/*.tif' finds them)"
+        where = f"directly in this folder (those of folders inside are '{path}/**/*.tif')"
     elif glob.has_magic(str(path)):
         images = _images_among(Path(match) for match in glob.glob(os.path.expanduser(path), recursive=True))
         where = "that fits this pattern"

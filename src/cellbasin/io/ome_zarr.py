@@ -27,15 +27,14 @@ _CHUNK = 1024  # pixels along y and x
 _SMALLEST = 256  # pixels; the coarsest level is at most twice this
 _LARGE_CHUNK = 1 << 26  # bytes; smaller ones may be larger than the image
 _SLACK = 1 << 16  # bytes of metadata, and of headers of what cannot be packed
-# Names of numcodecs that pack numbers. Not "pickle", "msgpack2", "json2", "vlen-...": those make objects.
-_STREAMS: dict[str, Callable[[], Any]] = {
-    "zlib": zlib.decompressobj,
-    "gzip": partial(zlib.decompressobj, 31),
-    "bz2": bz2.BZ2Decompressor,
-    "lzma": lzma.LZMADecompressor,
+# Of formats in which a few bytes can stand for any number: what unpacks a part, and how many bytes one can stand for.
+_STREAMS: dict[str, tuple[Callable[[], Any], float]] = {
+    "zlib": (zlib.decompressobj, 1100),
+    "gzip": (partial(zlib.decompressobj, 31), 1100),
+    "bz2": (bz2.BZ2Decompressor, math.inf),
+    "lzma": (lzma.LZMADecompressor, math.inf),
 }
-_LARGEST_RATIO = {"zlib": 1100, "gzip": 1100, "bz2": math.inf, "lzma": math.inf}  # bytes that one can stand for
-
+# Names of numcodecs that pack numbers. Not "pickle", "msgpack2", "json2", "vlen-...": those make objects.
 _CODECS = {
     *("blosc", "zlib", "gzip", "zstd", "lz4", "bz2", "lzma", "zfpy", "pcodec"),
     *("delta", "shuffle", "fixedscaleoffset", "quantize", "packbits", "astype", "bitround"),
@@ -151,11 +150,11 @@ def write_zarr_labels(
     pyramid = {"version": "0.4", "name": name, "axes": described, "datasets": datasets}
     attributes: Any = {"multiscales": [pyramid], "image-label": {"version": "0.4"}}
     if provenance:
-        attributes["cellbasin"] = json.loads(json.dumps(dict(provenance), default=plain))
+        attributes["cellbasin"] = dict(provenance)
     with atomic(path) as temporary:
         temporary.mkdir()
         (temporary / ".zgroup").write_text('{"zarr_format":2}')
-        (temporary / ".zattrs").write_text(json.dumps(attributes, indent=1))
+        (temporary / ".zattrs").write_text(json.dumps(attributes, indent=1, default=plain))
         for number, level in enumerate(levels):
             _write_array(temporary / str(number), level)
 
@@ -223,21 +222,19 @@ def _pixels(path: Path, array: Any) -> Any:
 
 
 def _check_streams(path: Path, array: Any, chunk: int) -> None:
-    """Refuse chunks that unpack to more than they may: a few bytes of these formats can stand for any number."""
+    """Refuse chunks that unpack to more than they may, unpacking no more of them than that."""
     names = [getattr(one, "codec_id", type(one).__name__.removesuffix("Codec").lower()) for one in array.compressors]
     if len(names) != 1 or names[0] not in _STREAMS:
         return
-    limit = chunk + _SLACK
+    (unpacker, ratio), limit = _STREAMS[names[0]], chunk + _SLACK
     for entry in _files(Path(array.store.root) / array.path):
-        if entry.name.startswith(".") or entry.name == "zarr.json":
+        if entry.name.startswith(".") or entry.name == "zarr.json" or entry.stat().st_size * ratio <= limit:
             continue
-        if entry.stat().st_size * _LARGEST_RATIO[names[0]] > limit:
-            unpacked = _STREAMS[names[0]]().decompress(Path(entry.path).read_bytes(), limit + 1)
-            if len(unpacked) > limit:
-                raise ReadError(
-                    f"{path}: found a chunk that unpacks to more than the {chunk:,} bytes of its kind; "
-                    "expected no more: nothing was read"
-                )
+        if len(unpacker().decompress(Path(entry.path).read_bytes(), limit + 1)) > limit:
+            raise ReadError(
+                f"{path}: found a chunk that unpacks to more than the {chunk:,} bytes of its kind; "
+                "expected no more: nothing was read"
+            )
 
 
 def _files(folder: Path) -> Iterator[os.DirEntry[str]]:

@@ -17,7 +17,7 @@ from numpy.random import Generator
 from scipy import ndimage
 
 from cellbasin.flows import labels_to_flows
-from cellbasin.intensity import NARROW
+from cellbasin.intensity import HIGH, LOW, differ
 from cellbasin.training.prepared import FLOW_UNIT, Level, TrainingImage
 from cellbasin.training.recipe import Recipe
 
@@ -133,9 +133,8 @@ def _channel_mix(source: TrainingImage, recipe: Recipe, rng: Generator) -> tuple
         mix[0, 0] = 1.0
         if channels > 1:
             mix[1, 1] = float(rng.random() >= recipe.drop_nucleus)
-    least, low, high, most = np.percentile(mix @ source.sample, (0, 1, 99, 100), axis=1)
-    flat = high - low <= NARROW * np.maximum(abs(low), abs(high))
-    return mix, np.stack([np.where(flat, least, low), np.where(flat, most, high)], axis=1)
+    values = np.percentile(mix @ source.sample, (0, LOW, HIGH, 100), axis=1).T
+    return mix, np.array([(low, high) if differ(low, high) else (least, most) for least, low, high, most in values])
 
 
 def vary_intensity(image: np.ndarray, low: float, high: float, recipe: Recipe, rng: Generator) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from cellbasin.atomic import atomic
 from cellbasin.flows import labels_to_flows
-from cellbasin.intensity import NARROW
+from cellbasin.intensity import normalisation_range
 from cellbasin.labels import relabel
 from cellbasin.options import NOT_ANNOTATED
 from cellbasin.parallel import parallel_map
@@ -130,7 +130,8 @@ def _compute(annotated: Annotated, ignore: int) -> dict[str, np.ndarray]:
     areas = areas[areas > 0]
     diameter = float(np.median(2 * np.sqrt(areas / np.pi))) if areas.size else 0.0
     factor = min(1.0, FINEST_DIAMETER / diameter) if diameter else 1.0
-    image = _to_int16(annotated.image, (0, 1, 2) if annotated.layout == "rgb" else (1, 2))
+    together = annotated.layout == "rgb"  # colours have one scale, so that mixtures keep their balance
+    image = _to_int16(annotated.image) if together else np.stack([_to_int16(channel) for channel in annotated.image])
     height, width = labels.shape
     arrays: dict[str, np.ndarray] = {"diameter": np.array(diameter * factor or 30.0)}
     for n in range(2):
@@ -148,18 +149,13 @@ def _compute(annotated: Annotated, ignore: int) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _to_int16(image: np.ndarray, together: tuple[int, ...]) -> np.ndarray:
-    """One scale for the axes `together`: all of them for colours, so that mixtures keep their balance.
-
-    Where few bright pixels take most of the range, they are cut off, so that the others keep their shades.
-    """
-    least, low, high, bright, most = np.percentile(image, (0, 1, 99, 99.9, 100), axis=together, keepdims=True)
-    top = np.where(bright > least, bright, most)
-    scale = _FULL_SCALE / np.where(top > least, top - least, 1)
-    known = high - low > NARROW * np.maximum(abs(low), abs(high))
-    scale = np.where(known, np.maximum(scale, _SHADES / np.where(known, high - low, 1)), scale)
-    scaled = (image.astype(np.float32) - least) * scale
-    return np.clip(np.rint(scaled), -32768, 32767).astype(np.int16)
+def _to_int16(values: np.ndarray) -> np.ndarray:
+    """Where few bright pixels take most of the range, they are cut off, so that the others keep their shades."""
+    least, bright, most = np.percentile(values, (0, 99.9, 100))
+    low, high = normalisation_range(values)
+    scale = _FULL_SCALE / (((bright if bright > least else most) - least) or 1)
+    scale = max(scale, _SHADES / (high - low)) if high > low else scale
+    return np.clip(np.rint((values.astype(np.float32) - least) * scale), -32768, 32767).astype(np.int16)
 
 
 def _centres(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
